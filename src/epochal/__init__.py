@@ -1,0 +1,40 @@
+"""epochal: train on datasets larger than memory, in exactly shuffled order, at the speed of reading them once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from epochal.errors import EpochalError
+
+if TYPE_CHECKING:
+    from epochal.batches import Batches
+    from epochal.dataset import Dataset, from_arrays
+    from epochal.dataset import open_dataset as open
+    from epochal.plan.plan import Plan
+
+__version__ = "0.1.0"
+__all__ = ["Batches", "Dataset", "EpochalError", "Plan", "from_arrays", "open"]
+
+# What is public, and where it lives: loaded when first asked for, so that importing epochal loads nothing.
+_PUBLIC = {
+    "Batches": ("epochal.batches", "Batches"),
+    "Dataset": ("epochal.dataset", "Dataset"),
+    "Plan": ("epochal.plan.plan", "Plan"),
+    "from_arrays": ("epochal.dataset", "from_arrays"),
+    "open": ("epochal.dataset", "open_dataset"),
+}
+_MODULES = ("errors", "schemes", "sizes")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(importlib.import_module(module), attribute)
+    if name in _MODULES:
+        return importlib.import_module(f"epochal.{name}")
+    raise AttributeError(f"module 'epochal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES, "__version__"])

@@ -1,0 +1,477 @@
+"""The face: named sources, views of their rows, batches."""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import os
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+
+from epochal import schemes, sizes
+from epochal.batches import Batches, Settings
+from epochal.errors import EpochalError, MismatchError, RowError, SchemeError, SourceNameError
+from epochal.execute.probe import default_threads
+from epochal.execute.rows import read_rows
+from epochal.layout import Layout
+from epochal.plan.machine import Rates
+from epochal.plan.plan import Plan
+from epochal.schemes.piles import KeyOrder
+from epochal.stores import open_store
+from epochal.stores.memory import ArrayStore
+from epochal.stores.store import Other, Source, Store
+
+__all__ = ["Dataset", "SourceView", "from_arrays", "open_dataset"]
+
+MIX_BYTES = 64 << 20
+Selection = NDArray[np.int64]
+
+
+class SourceView:
+    """One source of a dataset: ``view[rows]`` reads rows.
+
+    Rows are an int, a slice, a boolean mask, or integers in any order with repeats; negative ones count from the end.
+    What follows a comma indexes the rows that were read: ``ds["X"][10:20, 0]``.
+    """
+
+    def __init__(self, name: str, source: Source, selection: Selection | None) -> None:
+        self.name = name
+        self._source = source
+        self._selection = selection
+
+    @property
+    def layout(self) -> Layout:
+        """Where the rows lie in the file."""
+        return self._source.layout
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n_rows, *row_shape)``, of the view's rows."""
+        return (len(self), *self.layout.row_shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As reads return it, byte order included."""
+        return self.layout.dtype
+
+    def __len__(self) -> int:
+        return self.layout.n_rows if self._selection is None else len(self._selection)
+
+    def __repr__(self) -> str:
+        return f"<{self.name!r}: {self.shape} {self.dtype}>"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Decodes each touched chunk once; holds the result and a run of chunks."""
+        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
+        if isinstance(first, int | np.integer) and not isinstance(first, bool | np.bool_):
+            row = self._read(self._checked(np.array([first], dtype=np.int64)))[0]
+            return row[rest] if rest else row
+        rows = self._read(self._rows(first))
+        return rows[(slice(None), *rest)] if rest else rows
+
+    def _read(self, rows: slice | Selection) -> NDArray[Any]:
+        if self._selection is not None:
+            rows = self._selection[rows]
+        return read_rows(self._source, rows, default_threads())
+
+    def _rows(self, key: Any) -> slice | Selection:
+        if key is Ellipsis:
+            key = slice(None)
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return slice(start, max(start, stop))
+            return np.arange(start, stop, step, dtype=np.int64)
+        rows = np.asarray(key)
+        if rows.size == 0 and rows.ndim == 1:
+            return np.empty(0, np.int64)
+        if rows.dtype == bool and rows.shape == (len(self),):
+            return np.flatnonzero(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise RowError(
+                f"rows of {self.name!r} are an int, a slice, a mask of {len(self)} or a list of ints; "
+                f"found {type(key).__name__} of shape {rows.shape} and {rows.dtype}"
+            )
+        return self._checked(rows.astype(np.int64))
+
+    def _checked(self, rows: Selection) -> Selection:
+        n = len(self)
+        outside = (rows < -n) | (rows >= n)
+        if outside.any():
+            raise RowError(f"row {rows[outside][0]} of {self.name!r}: it has {n} rows")
+        return np.where(rows < 0, rows + n, rows)
+
+
+class Dataset:
+    """Named sources of equally many rows, read where they lie.
+
+    Made by `epochal.open`, `epochal.from_arrays`, or from another dataset by `split` and `map`. Nothing is ever
+    written to the files. Pickles as paths and indexes; a copy in another process opens them by itself.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Mapping[str, Source],
+        *,
+        selection: Selection | None = None,
+        functions: tuple[Callable[[Any], Any], ...] = (),
+        rates: dict[str, Rates] | None = None,
+    ) -> None:
+        lengths = {name: source.layout.n_rows for name, source in sources.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+            raise MismatchError(f"sources of one dataset have equally many rows: {told}; name some with sources=")
+        self.store = store
+        self._sources = dict(sources)
+        self._selection = selection
+        self._functions = functions
+        self._rates: dict[str, Rates] = {} if rates is None else rates
+
+    def __len__(self) -> int:
+        if self._selection is not None:
+            return len(self._selection)
+        return next((source.layout.n_rows for source in self._sources.values()), 0)
+
+    @property
+    def sources(self) -> dict[str, SourceView]:
+        """The sources by name, in order."""
+        return {name: self[name] for name in self._sources}
+
+    @property
+    def others(self) -> tuple[Other, ...]:
+        """What else the file holds, and why it is not a source here."""
+        mine = {id(source) for source in self._sources.values()}
+        return self.store.others + tuple(
+            Other(name, _why_other(source, len(self), self._sources), source.layout.shape, str(source.layout.dtype))
+            for name, source in self.store.sources.items()
+            if id(source) not in mine
+        )
+
+    def __getitem__(self, name: str) -> SourceView:
+        return SourceView(name, self._source(name), self._selection)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def _source(self, name: str) -> Source:
+        return pick(name, self._sources, self.store)
+
+    def __repr__(self) -> str:
+        head = f"<epochal.Dataset {self.store.name}: {len(self):,} rows>"
+        rows = []
+        for name, view in self.sources.items():
+            layout = view.layout
+            codec = f", {layout.codec}" if layout.codec else ""
+            size = sizes.show(layout.decoded_bytes)
+            stored = sizes.show(layout.stored_bytes)
+            chunks = f", {layout.chunk_rows} rows a chunk" if layout.kind == "chunked" else ""
+            rows.append(
+                f"  {name}: {view.shape} {view.dtype}, {layout.kind}{codec}{chunks}, {stored} stored, {size} decoded"
+            )
+        return "\n".join([head, *rows])
+
+    def batches(
+        self,
+        scheme: str = "sequential",
+        batch_size: int | None = None,
+        num_batches: int | None = None,
+        *,
+        sources: Sequence[str] | str | None = None,
+        seed: int | RandomState | None = None,
+        epoch: int = 0,
+        memory: int | str | None = None,
+        scratch: str | os.PathLike[str] | bool | None = None,
+        threads: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        progress: bool = False,
+    ) -> Batches:
+        """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are yours to keep.
+
+        Parameters
+        ----------
+        scheme
+            One of `epochal.schemes.NAMES`.
+        batch_size, num_batches
+            Rows that one rank gets at a time; global batches of an epoch. One of them may be left out but for
+            random schemes.
+        sources
+            Names, in the order of the tuple; all when None.
+        seed, epoch
+            What the order is a function of. None draws a seed, which `state_dict` keeps. A
+            `numpy.random.RandomState` gives Pylearn2's order.
+        memory
+            Ceiling for everything that is held, in bytes or as ``"512MiB"``. None: a quarter of what is free, at most
+            4 GiB. It changes no order, but that of ``chunkwise_shuffled_sequential``, which mixes rows within it.
+        scratch
+            Folder for what does not fit; False forbids it. None: `EPOCHAL_SCRATCH`, `TMPDIR` or ``/var/tmp``.
+        threads
+            Threads that read and decode; None: one a core that this process may use.
+        shard
+            ``(rank, world)``: which part of each global batch.
+        progress
+            Show a bar on a terminal.
+
+        Raises
+        ------
+        SchemeError
+            No order can be made of these arguments.
+        SourceNameError
+            No such source.
+        """
+        chosen = self._chosen(sources)
+        settings = Settings(
+            budget_bytes=sizes.default_memory() if memory is None else sizes.parse(memory, "memory"),
+            threads=default_threads() if threads is None else _positive("threads", threads),
+            scratch=scratch,
+            progress=progress,
+        )
+        return self._batches(
+            chosen,
+            settings,
+            scheme,
+            batch_size=batch_size,
+            num_batches=num_batches,
+            seed=seed,
+            epoch=epoch,
+            shard=shard,
+            mix_bytes=MIX_BYTES if memory is None else min(MIX_BYTES, settings.budget_bytes // 4),
+        )
+
+    def _batches(
+        self, chosen: dict[str, Source], settings: Settings, scheme: str, *, mix_bytes: int, **order: Any
+    ) -> Batches:
+        largest = max(chosen.values(), key=lambda source: source.layout.decoded_bytes).layout
+        mixed = {}
+        if scheme == "chunkwise_shuffled_sequential":
+            row_bytes = max(sum(source.layout.row_bytes for source in chosen.values()), 1)
+            mixed = {"chunk_rows": largest.chunk_rows, "mix_rows": max(1, mix_bytes // row_bytes)}
+        made = schemes.make(scheme, len(self), **order, **mixed)
+        return Batches(
+            chosen,
+            made,
+            settings,
+            selection=self._selection,
+            finish=_Finish(tuple(chosen), self._functions),
+            rates=self._rates,
+        )
+
+    def explain(self, *args: Any, **kwargs: Any) -> Plan:
+        """How `batches` of the same arguments would run: strategy, bytes, seconds. Reads a few chunks to measure."""
+        return self.batches(*args, **kwargs).plan
+
+    def split(self, *fractions: float, seed: int | None = 0) -> tuple[Dataset, ...]:
+        """Parts of the rows, drawn at random: lazy views, no data is copied.
+
+        Parameters
+        ----------
+        fractions
+            Of each part but the last, which gets the rest; ``split(0.9)`` gives two parts.
+        seed
+            Which rows; None takes them in the file's order instead.
+
+        Holds 8 bytes a row.
+
+        >>> train, valid = from_arrays(X=np.arange(10)).split(0.8)
+        >>> len(train), len(valid)
+        (8, 2)
+        """
+        if not fractions or any(not 0 < f < 1 for f in fractions) or sum(fractions) >= 1 + 1e-9:
+            raise MismatchError(f"split{fractions}: give fractions between 0 and 1 that leave a rest")
+        n = len(self)
+        if seed is None:
+            rows = np.arange(n, dtype=np.int64)
+        else:
+            rows = KeyOrder(schemes.Keys(seed, 0, schemes.Stream.SPLIT), n, max(n, 1)).rows(0, n)
+        ends = np.rint(np.cumsum(fractions) * n).astype(int)
+        parts = np.split(rows, ends)
+        return tuple(self._view(np.sort(part)) for part in parts)
+
+    def _view(self, rows: Selection) -> Dataset:
+        selection = rows if self._selection is None else self._selection[rows]
+        return Dataset(
+            self.store, self._sources, selection=selection, functions=self._functions, rates=self._rates
+        )
+
+    def map(self, function: Callable[[Any], Any]) -> Dataset:
+        """The same dataset, with a function applied to each batch: it gets the named tuple, and may return anything.
+
+        It runs on the reading threads, several batches at once. ``ds["X"]`` still gives rows as they are stored.
+        """
+        functions = (*self._functions, function)
+        return Dataset(
+            self.store, self._sources, selection=self._selection, functions=functions, rates=self._rates
+        )
+
+    def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, Source]:
+        if not self._sources:
+            raise SourceNameError(f"{self.store.name} holds no source: see `epochal info`")
+        if sources is None:
+            return dict(self._sources)
+        names = [sources] if isinstance(sources, str) else list(sources)
+        if not names:
+            raise SourceNameError("sources=() names none")
+        return {name: self._source(name) for name in names}
+
+    def close(self) -> None:
+        """Give back file descriptors."""
+        self.store.close()
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Finish:
+    """Makes the named tuple, and applies functions to it."""
+
+    def __init__(self, names: tuple[str, ...], functions: tuple[Callable[[Any], Any], ...]) -> None:
+        self._names = names
+        self._functions = functions
+        self._type = _tuple_type(names)
+
+    def __call__(self, arrays: tuple[NDArray[Any], ...]) -> Any:
+        batch = self._type(*arrays)
+        for function in self._functions:
+            batch = function(batch)
+        return batch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Finish, (self._names, self._functions)
+
+
+def _tuple_type(names: tuple[str, ...]) -> Any:
+    """A named tuple type; fields are the last parts of the names where those are distinct identifiers."""
+    last = [name.rpartition("/")[2] for name in names]
+    short = last if len(set(last)) == len(last) else [name.replace("/", "_") for name in names]
+    fields = [
+        name if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") else f"source_{k}"
+        for k, name in enumerate(short)
+    ]
+    if len(set(fields)) < len(fields):
+        fields = [f"source_{k}" for k in range(len(fields))]
+    return namedtuple("Batch", fields)  # noqa: PYI024 - its fields are known only now
+
+
+def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
+    """A source by its name, with or without a leading slash."""
+    for known in (sources, store.sources):
+        for candidate in (name, name.strip("/")):
+            if candidate in known:
+                return known[candidate]
+    for other in store.others:
+        if other.name.strip("/") == name.strip("/"):
+            raise SourceNameError(f"{name!r} of {store.name} cannot be a source: {other.why}")
+    names = [*sources, *store.sources]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
+    raise SourceNameError(f"no source {name!r} in {store.name}: {hint}")
+
+
+def _why_other(source: Source, n_rows: int, chosen: Mapping[str, Source]) -> str:
+    if source.layout.n_rows != n_rows:
+        return f"it has {source.layout.n_rows} rows, not {n_rows}; name it with sources= to use it"
+    return f"it was not named; chosen were {', '.join(chosen)}"
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SchemeError(f"{name}={value!r}: give a whole number from 1")
+    return value
+
+
+def _default_sources(store: Store) -> dict[str, Source]:
+    """Sources whose first axis agrees with the largest group: most sources, then most bytes."""
+    groups: dict[int, dict[str, Source]] = {}
+    for name, source in store.sources.items():
+        groups.setdefault(source.layout.n_rows, {})[name] = source
+    if not groups:
+        return {}
+    return max(
+        groups.values(), key=lambda g: (len(g), sum(source.layout.decoded_bytes for source in g.values()))
+    )
+
+
+def open_dataset(
+    target: str | os.PathLike[str],
+    *,
+    sources: Iterable[str] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    spaces: None = None,
+    split: None = None,
+    load_all: bool = False,
+    mode: str = "r",
+    backend: str = "auto",
+    allow: Sequence[str] = (),
+    untrusted: bool = False,
+) -> Dataset:
+    """Open a file as it lies; nothing is read but its index, and nothing is ever written to it.
+
+    Parameters
+    ----------
+    target
+        Path of an HDF5 file of any writer.
+    sources
+        Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose first axis agrees
+        with the largest group of datasets.
+    aliases
+        Other names of sources: ``{"images": "train/X"}``.
+    load_all
+        Decode everything into memory now.
+    allow
+        What is refused by default and shall not be: see the errors that name it.
+    untrusted
+        Index the file in a child process, so that a file that crashes libhdf5 is an exception.
+
+    Raises
+    ------
+    FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
+    """
+    _only_default(mode=(mode, "r"), spaces=(spaces, None), split=(split, None))
+    store = open_store(Path(target), backend=backend, allow=tuple(allow), untrusted=untrusted)
+    try:
+        if sources is None:
+            chosen = _default_sources(store)
+        else:
+            names = [sources] if isinstance(sources, str) else list(sources)
+            real = dict(aliases or {})
+            chosen = {name: pick(real.get(name, name), {}, store) for name in names}
+        if aliases:
+            by_real = {name.strip("/"): alias for alias, name in aliases.items()}
+            for name in by_real:
+                pick(name, {}, store)
+            chosen = {by_real.get(name, name): source for name, source in chosen.items()}
+        dataset = Dataset(store, chosen)
+        if load_all:
+            loaded = ArrayStore({name: view[:] for name, view in dataset.sources.items()})
+            store.close()
+            return Dataset(loaded, loaded.sources)
+        return dataset
+    except EpochalError:
+        store.close()
+        raise
+
+
+def _only_default(**arguments: tuple[Any, Any]) -> None:
+    for name, (given, default) in arguments.items():
+        if given != default:
+            raise MismatchError(f"{name}={given!r}: this version of epochal knows only {name}={default!r}")
+
+
+def from_arrays(arrays: Mapping[str, ArrayLike] | None = None, /, **named: ArrayLike) -> Dataset:
+    """Arrays in memory as a dataset: for tests and small data.
+
+    >>> ds = from_arrays(X=np.arange(6).reshape(3, 2), y=np.array([0, 1, 0]))
+    >>> len(ds), ds["X"][[2, 0, 2]].tolist()
+    (3, [[4, 5], [0, 1], [4, 5]])
+    """
+    store = ArrayStore({name: np.asarray(array) for name, array in {**(arrays or {}), **named}.items()})
+    return Dataset(store, store.sources)

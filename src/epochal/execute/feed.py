@@ -1,0 +1,40 @@
+"""What brings the rows of one source to the batches."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Feed", "Ticket"]
+
+Ticket = Any  # what `admit` hands to `gather`: each feed has its own
+
+
+class Feed(Protocol):
+    """Prepares rows ahead on the pool, hands them to batches, and lets go of what is served.
+
+    All but `gather` is called on the caller's thread, with batches in order; `gather` runs on the pool, and may wait
+    for what `admit` submitted.
+    """
+
+    def begin(self) -> None:
+        """Do what must be done before the first batch."""
+        ...
+
+    def admit(self, batch: int, must: bool) -> Ticket | None:
+        """See to it that a batch's rows come; None if memory must be let go of first, which `must` forbids."""
+        ...
+
+    def gather(self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]) -> None:
+        """Fill `out`, ``(n_batch_rows, *row_shape)``, with a batch's rows."""
+        ...
+
+    def retire(self, batch: int) -> None:
+        """All batches up to this one are made."""
+        ...
+
+    def leave(self) -> Any:
+        """The epoch is over: what the next one may keep."""
+        ...

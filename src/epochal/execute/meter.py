@@ -1,0 +1,117 @@
+"""What an iteration did: counters that wrap the reads, so that the data path itself counts nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.stores.store import Source
+
+__all__ = ["Meter", "MeteredSource", "Stats"]
+
+
+@dataclass
+class Stats:
+    """What was done so far, in the epoch that runs or ran last.
+
+    Attributes
+    ----------
+    rows
+        Rows handed over.
+    bytes_read, bytes_decoded
+        Stored bytes read from the files, and what they decoded to.
+    chunks_decoded
+        Stored pieces that were decoded.
+    bytes_spilled
+        Written to scratch.
+    seconds_waited
+        That the caller waited for batches.
+    seconds_decoding
+        Of reading and decoding, added up over threads.
+    peak_bytes
+        The most that was held under the budget at once.
+    seconds, first_batch_seconds
+        From the first request to the last batch, and to the first.
+    strategy
+        The strategy that ran.
+    """
+
+    rows: int = 0
+    bytes_read: int = 0
+    bytes_decoded: int = 0
+    chunks_decoded: int = 0
+    bytes_spilled: int = 0
+    seconds_waited: float = 0.0
+    seconds_decoding: float = 0.0
+    peak_bytes: int = 0
+    seconds: float = 0.0
+    first_batch_seconds: float = 0.0
+    strategy: str = ""
+
+
+class Meter:
+    """Counts for one epoch: shared by its threads."""
+
+    def __init__(self, strategy: str = "", held_bytes: int = 0) -> None:
+        self.stats = Stats(strategy=strategy, peak_bytes=held_bytes)
+        self._held = held_bytes
+        self._lock = threading.Lock()
+
+    def hold(self, n_bytes: int) -> None:
+        """Count bytes as held; negative to let go."""
+        with self._lock:
+            self._held += n_bytes
+            self.stats.peak_bytes = max(self.stats.peak_bytes, self._held)
+
+    def carry_from(self, before: Meter, kept: bool) -> None:
+        """Take over what is still held from the epoch before."""
+        if kept:
+            self._held = self.stats.peak_bytes = before._held
+
+    def spill(self, n_bytes: int) -> None:
+        """Count bytes written to scratch."""
+        with self._lock:
+            self.stats.bytes_spilled += n_bytes
+
+    def count(self, read: int, decoded: int, chunks: int, seconds: float) -> None:
+        """Count one read."""
+        with self._lock:
+            self.stats.bytes_read += read
+            self.stats.bytes_decoded += decoded
+            self.stats.chunks_decoded += chunks
+            self.stats.seconds_decoding += seconds
+
+    def wrap(self, sources: Mapping[str, Source]) -> dict[str, Source]:
+        """The same sources, counted."""
+        return {name: MeteredSource(source, self) for name, source in sources.items()}
+
+
+class MeteredSource:
+    """A source whose reads are counted and timed."""
+
+    def __init__(self, source: Source, meter: Meter) -> None:
+        self._source = source
+        self._meter = meter
+        self.layout = source.layout
+        self._stored = self.layout.chunk_stored_bytes
+        self._pieces = self.layout.chunk_pieces
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read chunks, counted."""
+        began = time.perf_counter()
+        self._source.read(start, stop, out)
+        seconds = time.perf_counter() - began
+        stored, pieces = int(self._stored[start:stop].sum()), int(self._pieces[start:stop].sum())
+        self._meter.count(stored, out.nbytes, pieces, seconds)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read single rows, counted."""
+        began = time.perf_counter()
+        self._source.read_rows(rows, out)
+        self._meter.count(out.nbytes, out.nbytes, 0, time.perf_counter() - began)

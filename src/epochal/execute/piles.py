@@ -1,0 +1,288 @@
+"""Serving piles: deal the rows, read piles back in order, and deal them again for the next epoch while they are here."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import ScratchError
+from epochal.execute.meter import Meter
+from epochal.execute.pool import Pool, as_bytes, wait
+from epochal.execute.scratch import ScratchFile
+from epochal.execute.spool import Pages, RecordBuffers, Records, Spool
+from epochal.layout import Layout
+from epochal.plan.order import Order
+from epochal.plan.piles import Dealer, KeyDealer, PositionDealer
+from epochal.plan.plan import FeedPlan
+from epochal.plan.spool import SLABS
+from epochal.stores.store import Source
+
+__all__ = ["KeptSpool", "SpoolFeed"]
+
+
+@dataclass
+class KeptSpool:
+    """What an epoch leaves to the next: its records, dealt for that one already (`rolled`) or still for itself."""
+
+    spool: Spool
+    rolled: bool
+    pages: Pages
+    buffers: RecordBuffers
+    spare: ScratchFile | None
+
+
+@dataclass(eq=False)
+class _Slab:
+    """A pile in memory: its records as they came, and their order."""
+
+    start: int
+    stop: int
+    records: Records
+    reads: list[Future[None]] = field(default_factory=list)
+    index: Future[NDArray[np.int64]] | None = None
+    roll: Future[None] | None = None
+
+    def rows(self) -> Records:
+        count = self.stop - self.start
+        view = Records(0, 0)
+        view.heads, view.data = self.records.heads[:count], self.records.data[:count]
+        return view
+
+
+class SpoolFeed:
+    """Feeds batches from piles; see `FeedPlan` and `epochal.execute.spool`."""
+
+    def __init__(
+        self,
+        plan: FeedPlan,
+        source: Source,
+        order: Order,
+        next_order: Order | None,
+        start: int,
+        pool: Pool,
+        meter: Meter,
+        scratch: Path,
+        kept: KeptSpool | None,
+    ) -> None:
+        self.plan = plan
+        self._source = source
+        self._order = order
+        self._next_order = next_order
+        self._start = start
+        self._pool = pool
+        self._meter = meter
+        self._folder = scratch
+        self._layout: Layout = source.layout
+        row_bytes = self._layout.row_bytes
+        self._kept = kept
+        self._pages = kept.pages if kept else Pages(plan.n_pages, plan.page_rows, row_bytes, meter)
+        self._buffers = kept.buffers if kept else RecordBuffers(plan.buffer_rows, row_bytes, meter)
+        self._spare = kept.spare if kept else None
+        self._next: Spool | None = None
+        self._slabs: deque[_Slab] = deque()
+        self._loaded_to = 0
+        self._starts = np.zeros(1, np.int64)
+        self._whole = order.each_row_once and start == 0
+        self._served_to = 0
+
+    # Dealing ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Deal every row, unless the last epoch did."""
+        if self._kept is None:
+            self._spool = self._deal_file()
+        elif self._kept.rolled:
+            self._spool = self._kept.spool
+        else:
+            self._spool = self._deal_again(self._kept.spool)
+        counts = self._spool.pile_counts()
+        first = self._start if self.plan.by_position else 0
+        self._starts = first + np.concatenate([[0], np.cumsum(counts)])
+        if self._kept is not None and self._whole and self.plan.roll and self._next_order is not None:
+            self._next = self._new_spool(self._next_order, self._spool.n_piles)
+        self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
+        self._kept = None
+
+    def _last_batches(self) -> range:
+        return range(max(self._order.n_batches - 1, 0), self._order.n_batches)
+
+    def _dealer(self, order: Order) -> Dealer:
+        if self.plan.by_position:
+            return PositionDealer(order, self._start, self.plan.pile_rows, self._layout.n_rows)
+        return KeyDealer(order, self.plan.n_piles)
+
+    def _new_spool(self, order: Order, n_blocks: int) -> Spool:
+        scratch, self._spare = self._spare, None
+        if scratch is None:
+            scratch = ScratchFile(self._folder)
+        scratch.restart()
+        return Spool(self.plan, self._dealer(order), n_blocks, self._pages, scratch, self._meter)
+
+    def _deal_file(self) -> Spool:
+        n_blocks = -(-self._layout.n_chunks // self.plan.block_chunks)
+        spool = self._new_spool(self._order, n_blocks)
+        wait([self._pool.submit(self._deal_block, spool, block) for block in range(n_blocks)])
+        return spool
+
+    def _deal_block(self, spool: Spool, block: int) -> None:
+        layout = self._layout
+        start = block * self.plan.block_chunks
+        stop = min(start + self.plan.block_chunks, layout.n_chunks)
+        first_row, last_row = layout.bounds(start)[0], layout.bounds(stop - 1)[1]
+        deal = spool.dealer.deal(first_row, last_row)
+        if not len(deal.piles):
+            return
+        block_records = self._buffers.take()
+        data = block_records.data[: last_row - first_row]
+        self._source.read(start, stop, as_rows(data, layout))
+        sorted_ = self._sorting_room(len(deal.piles))
+        spool.deal(block, deal, data, sorted_)
+        self._give(block_records, sorted_)
+
+    def _sorting_room(self, n_records: int) -> Records:
+        """A buffer; an extra one where rows that are drawn again and again happen to lie in one block."""
+        if n_records > self._buffers.capacity:
+            return Records(n_records, self._layout.row_bytes)
+        return self._buffers.take()
+
+    def _give(self, *records: Records) -> None:
+        for one in records:
+            if len(one.heads) == self._buffers.capacity:
+                self._buffers.give(one)
+
+    def _deal_again(self, old: Spool) -> Spool:
+        """Deal the last epoch's piles, in their order: no chunk is decoded again."""
+        spool = self._new_spool(self._order, old.n_piles)
+        counts = old.pile_counts().tolist()
+        wait([self._pool.submit(self._deal_pile, old, spool, pile, counts[pile]) for pile in range(old.n_piles)])
+        self._spare = old.scratch
+        return spool
+
+    def _deal_pile(self, old: Spool, spool: Spool, pile: int, count: int) -> None:
+        records = self._buffers.take()
+        segments = old.segments(pile)
+        old.read(segments, records)
+        old.read_pages(pile, sum(s[3] for s in segments), records, give_back=True)
+        self._deal_records(spool, pile, records, count)
+        self._give(records)
+
+    def _deal_records(self, spool: Spool, pile: int, records: Records, count: int) -> None:
+        deal = spool.dealer.deal_rows(records.heads[:count, 1])
+        sorted_ = self._sorting_room(count)
+        spool.deal(pile, deal, records.data[:count], sorted_)
+        self._give(sorted_)
+
+    # Serving ------------------------------------------------------------------------------------------------------
+
+    def admit(self, batch: int, must: bool) -> list[tuple[_Slab, int, int]] | None:
+        """Piles that hold a batch, and which places of each."""
+        start, stop = self._spool.dealer.places(batch)
+        if start == stop:
+            return []
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left")) - 1
+        if not self._slabs:
+            self._loaded_to = max(self._loaded_to, first)
+        while self._loaded_to <= last:
+            if not must and len(self._slabs) >= SLABS:
+                return None
+            self._load()
+        return [
+            (slab, max(start, slab.start), min(stop, slab.stop))
+            for slab in self._slabs
+            if slab.start < stop and slab.stop > start
+        ]
+
+    def _load(self) -> None:
+        """Start reading the next pile."""
+        pile = self._loaded_to
+        self._loaded_to += 1
+        slab = _Slab(int(self._starts[pile]), int(self._starts[pile + 1]), self._buffers.take())
+        segments = self._spool.segments(pile)
+        n_tasks = max(1, min(self._pool.threads, len(segments)))
+        for task in range(n_tasks):
+            slab.reads.append(self._pool.submit(self._spool.read, segments[task::n_tasks], slab.records))
+        n_read = sum(segment[3] for segment in segments)
+        keep_pages = self._whole and self.plan.roll and self._next is None
+        slab.reads.append(
+            self._pool.submit(
+                self._spool.read_pages, pile, n_read, slab.records, give_back=not keep_pages
+            )
+        )
+        slab.index = self._pool.submit(self._index, slab)
+        if self._next is not None:
+            slab.roll = self._pool.submit(self._roll, self._next, pile, slab)
+        self._slabs.append(slab)
+
+    def _index(self, slab: _Slab) -> NDArray[np.int64]:
+        wait(slab.reads)
+        return self._spool.dealer.index(slab.rows().heads, slab.start)
+
+    def _roll(self, following: Spool, pile: int, slab: _Slab) -> None:
+        wait(slab.reads)
+        self._deal_records(following, pile, slab.records, slab.stop - slab.start)
+
+    def gather(self, ticket: list[tuple[_Slab, int, int]], rows: Any, out: NDArray[Any]) -> None:
+        """Gather a batch's rows from its piles."""
+        target, at = as_bytes(out), 0
+        for slab, start, stop in ticket:
+            assert slab.index is not None
+            index = slab.index.result()[start - slab.start : stop - slab.start]
+            if target.shape[1]:
+                np.take(slab.rows().data, index, axis=0, out=target[at : at + stop - start], mode="clip")
+            at += stop - start
+
+    def rows(self, ticket: list[tuple[_Slab, int, int]]) -> NDArray[np.int64]:
+        """File rows of a batch, as its records tell."""
+        parts = [np.empty(0, np.int64)]
+        for slab, start, stop in ticket:
+            assert slab.index is not None
+            index = slab.index.result()[start - slab.start : stop - slab.start]
+            parts.append(slab.rows().heads[index, 1].view(np.int64))
+        return np.concatenate(parts)
+
+    def retire(self, batch: int) -> None:
+        """Let go of piles that are served, and read on."""
+        stop = self._spool.dealer.places(batch)[1]
+        self._served_to = max(self._served_to, stop)
+        while self._slabs and self._slabs[0].stop <= self._served_to:
+            self._drop(self._slabs.popleft())
+        while len(self._slabs) < SLABS and self._loaded_to < self._spool.n_piles:
+            if int(self._starts[self._loaded_to]) >= self._end:
+                break
+            self._load()
+
+    def _drop(self, slab: _Slab) -> None:
+        wait(slab.reads)
+        if slab.roll is not None:
+            try:
+                slab.roll.result()
+            except ScratchError:  # the next epoch decodes again: no reason to stop this one
+                self._next = None
+        self._buffers.give(slab.records)
+
+    def leave(self) -> KeptSpool | None:
+        """The next epoch's records if they were dealt, or this one's."""
+        while self._slabs:
+            self._drop(self._slabs.popleft())
+        if not (self._whole and self.plan.roll) or self._loaded_to < self._spool.n_piles:
+            self._meter.hold(-self._pages.bytes_made - self._buffers.bytes_made)
+            return None
+        if self._next is not None:
+            return KeptSpool(self._next, True, self._pages, self._buffers, self._spool.scratch)
+        return KeptSpool(self._spool, False, self._pages, self._buffers, self._spare)
+
+
+def as_rows(data: NDArray[np.uint8], layout: Layout) -> NDArray[Any]:
+    """Bytes of rows, ``(n_rows, row_bytes)``, as rows, without a copy."""
+    shape = (len(data), *layout.row_shape)
+    if not prod(shape) or not layout.row_bytes:
+        return np.empty(shape, layout.dtype)
+    return data.reshape(-1).view(layout.dtype).reshape(shape)

@@ -1,0 +1,67 @@
+"""The only threads there are.
+
+Tasks start in the order in which they are submitted. So a task may wait for tasks submitted before it, never for later
+ones: whatever is running, the oldest of it waits for nothing, and the pool cannot lock up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Pool", "as_bytes", "wait"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool:
+    """Some threads, and a temporary buffer for each of them.
+
+    Closing cancels what has not started and waits for what has: tasks are short.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.closed = False
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="epochal")
+        self._local = threading.local()
+
+    def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn` on the next free thread."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def temporary(self, n_bytes: int) -> NDArray[np.uint8]:
+        """This thread's own buffer, at least so large: contents are anybody's, and last until the next call."""
+        buffer: NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
+        if buffer is None or buffer.nbytes < n_bytes:
+            self._local.buffer = None
+            buffer = self._local.buffer = np.empty(n_bytes, np.uint8)
+        return buffer[:n_bytes]
+
+    def close(self) -> None:
+        """Stop: nothing new starts, and no thread is left."""
+        if not self.closed:
+            self.closed = True
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def wait(futures: list[Future[Any]]) -> None:
+    """Wait for all; the first error is raised."""
+    for future in futures:
+        future.result()
+
+
+def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of C-contiguous rows, ``(n_rows, row_bytes)``, without a copy."""
+    assert rows.flags.c_contiguous
+    row_bytes = rows.dtype.itemsize * prod(rows.shape[1:])
+    if not len(rows) or not row_bytes:
+        return np.empty((len(rows), row_bytes), np.uint8)
+    return rows.reshape(len(rows), -1).view(np.uint8)

@@ -1,0 +1,131 @@
+"""A look at the machine, some tens of milliseconds long: how quickly it decodes, copies and writes scratch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from epochal.errors import EpochalError, ScratchError
+from epochal.execute.scratch import ScratchFile
+from epochal.plan.machine import Machine, Rates
+from epochal.stores.store import Source
+
+__all__ = ["default_threads", "probe", "probe_source"]
+
+PROBE_BYTES = 4 << 20
+PROBE_SECONDS = 0.02
+COPY_BYTES = 8 << 20
+
+
+def default_threads() -> int:
+    """As many as this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def probe(
+    sources: Mapping[str, Source], threads: int, folder: Path | None, rates: dict[str, Rates] | None = None
+) -> Machine:
+    """Measure each source (once: `rates` keeps what was measured) and the scratch folder, None for no scratch."""
+    known = {} if rates is None else rates
+    for name, source in sources.items():
+        if name not in known:
+            known[name] = probe_source(source)
+    free, write, read, why = _probe_scratch(folder)
+    return Machine(
+        threads=threads,
+        rates={name: known[name] for name in sources},
+        scratch_free_bytes=free,
+        scratch_write_bytes_per_s=write,
+        scratch_read_bytes_per_s=read,
+        scratch_why=why,
+    )
+
+
+def probe_source(source: Source) -> Rates:
+    """Decode a few chunks from all over the source, and copy some rows.
+
+    A chunk that does not decode is no error here: the read that needs it will say so.
+    """
+    layout = source.layout
+    if not layout.n_rows or not layout.row_bytes:
+        return Rates()
+    run_chunks = max(1, min((1 << 20) // max(layout.chunk_bytes, 1), layout.n_chunks))
+    buffer = np.empty((min(run_chunks * layout.chunk_rows, layout.n_rows), *layout.row_shape), layout.dtype)
+    decoded, seconds = 0, 0.0
+    starts = np.linspace(0, layout.n_chunks - run_chunks, 5).astype(int)[[2, 0, 4, 1, 3]]
+    for turn, start in enumerate(dict.fromkeys(starts.tolist())):
+        rows = layout.bounds(start + run_chunks - 1)[1] - layout.bounds(start)[0]
+        began = time.perf_counter()
+        try:
+            source.read(start, start + run_chunks, buffer[:rows])
+        except EpochalError:
+            continue
+        took = time.perf_counter() - began
+        if turn == 0 and took < PROBE_SECONDS:
+            began = time.perf_counter()  # the first read also opens the file and touches the buffer
+            source.read(start, start + run_chunks, buffer[:rows])
+            took = time.perf_counter() - began
+        decoded += rows * layout.row_bytes
+        seconds += took
+        if seconds > PROBE_SECONDS or decoded > PROBE_BYTES:
+            break
+    if not decoded:
+        return Rates()
+    return Rates(
+        decode_bytes_per_s=decoded / max(seconds, 1e-9),
+        row_seconds=_probe_rows(source),
+        take_seconds=_probe_take(layout.row_bytes),
+    )
+
+
+def _probe_rows(source: Source) -> float:
+    layout = source.layout
+    if not layout.rows_alone:
+        return Rates().row_seconds
+    rows = np.linspace(0, layout.n_rows - 1, min(64, layout.n_rows)).astype(np.int64)
+    out = np.empty((len(rows), *layout.row_shape), layout.dtype)
+    began = time.perf_counter()
+    source.read_rows(rows, out)
+    return (time.perf_counter() - began) / len(rows)
+
+
+def _probe_take(row_bytes: int) -> float:
+    """One row of so many bytes, gathered in random order from a buffer larger than the caches near a core."""
+    n_rows = max(2, min(COPY_BYTES // row_bytes, 1 << 17))
+    table = np.zeros((n_rows, min(row_bytes, COPY_BYTES)), np.uint8)
+    index = np.random.default_rng(0).permutation(n_rows)[: max(1, n_rows // 4)]
+    out = np.empty((len(index), table.shape[1]), np.uint8)
+    best = np.inf
+    for _ in range(2):
+        began = time.perf_counter()
+        np.take(table, index, axis=0, out=out, mode="clip")
+        best = min(best, (time.perf_counter() - began) / len(index))
+    return float(best) * row_bytes / table.shape[1]
+
+
+def _probe_scratch(folder: Path | None) -> tuple[int, float, float, str]:
+    """Free bytes, bytes/s written and read, and why not."""
+    if folder is None:
+        return 0, 1.0, 1.0, "no scratch is allowed"
+    try:
+        file = ScratchFile(folder)
+        stat = os.statvfs(folder)
+        free = stat.f_bavail * stat.f_frsize
+        block = np.zeros(1 << 20, np.uint8)
+        began = time.perf_counter()
+        for _ in range(8):
+            file.append([block])
+        written = time.perf_counter()
+        for at in range(8):
+            file.read(block, at << 20)
+        read = time.perf_counter()
+        file.close()
+    except ScratchError as error:
+        return 0, 1.0, 1.0, str(error)
+    except OSError as error:
+        return 0, 1.0, 1.0, f"scratch in {str(folder)!r}: {error.strerror}"
+    return free, (8 << 20) / (written - began), (8 << 20) / (read - written), ""

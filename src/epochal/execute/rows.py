@@ -1,0 +1,68 @@
+"""Rows by number, outside any epoch: what ``ds["X"][rows]`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.execute.pool import Pool, wait
+from epochal.plan.windows import Read, in_file_order, reads_of
+from epochal.stores.store import Source
+
+__all__ = ["read_rows"]
+
+RUN_BYTES = 2 << 20
+PARALLEL_BYTES = 8 << 20
+
+
+def read_rows(source: Source, rows: slice | NDArray[np.int64], threads: int) -> NDArray[Any]:
+    """Rows in the order asked, repeats kept: ``(n_asked, *row_shape)``.
+
+    Decodes each touched chunk once; holds the result and, a thread, one run of chunks. `rows` must lie in the source;
+    a slice has step 1.
+    """
+    layout = source.layout
+    ordered, places = in_file_order(rows)
+    out = np.empty((len(ordered), *layout.row_shape), layout.dtype)
+    if not out.size:
+        return out
+    alone = layout.rows_alone and places is not None
+    reads = reads_of(ordered, layout, run_bytes=RUN_BYTES, alone=alone)
+    if out.nbytes < PARALLEL_BYTES or threads == 1 or not layout.parallel:
+        for read in reads:
+            _fill(source, read, places, out, alone=alone)
+        return out
+    pending: Iterator[Read] = iter(list(reads))
+    with closing(Pool(threads)) as pool:
+
+        def work() -> None:
+            for read in pending:  # a list's iterator hands out each item once, whoever asks
+                _fill(source, read, places, out, alone=alone)
+
+        wait([pool.submit(work) for _ in range(threads)])
+    return out
+
+
+def _fill(
+    source: Source, read: Read, places: NDArray[np.int64] | None, out: NDArray[Any], *, alone: bool
+) -> None:
+    layout = source.layout
+    slots = slice(read.first_slot, read.first_slot + read.n_slots)
+    if read.rows is None and places is None:
+        source.read(read.start, read.stop, out[slots])
+        return
+    if alone:
+        assert read.rows is not None
+        block = np.empty((read.n_slots, *layout.row_shape), layout.dtype)
+        source.read_rows(read.rows, block)
+    else:
+        n_rows = layout.bounds(read.stop - 1)[1] - layout.bounds(read.start)[0]
+        block = np.empty((n_rows, *layout.row_shape), layout.dtype)
+        source.read(read.start, read.stop, block)
+        if read.rows is not None:
+            block = block[read.rows]
+    out[slots if places is None else places[slots]] = block

@@ -1,0 +1,186 @@
+"""One epoch in progress: feeds prepared ahead, batches made on the pool, handed over in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.execute.feed import Feed, Ticket
+from epochal.execute.meter import Meter
+from epochal.execute.piles import SpoolFeed
+from epochal.execute.pool import Pool
+from epochal.execute.resident import ResidentFeed
+from epochal.execute.window import WindowFeed
+from epochal.plan.order import Order
+from epochal.plan.plan import FeedPlan, Plan
+from epochal.stores.store import Source
+
+__all__ = ["Run"]
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+class Run:
+    """Makes the batches of one epoch, from `start_batch` on.
+
+    Parameters
+    ----------
+    plan, order, next_order
+        What to do; the order of this epoch, and of the next one, which a spool may deal for.
+    sources
+        By name, in the batch's order.
+    finish
+        Applied to each batch's arrays, on the pool.
+    kept
+        What the last epoch's `leave` returned.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        order: Order,
+        next_order: Order | None,
+        sources: Mapping[str, Source],
+        *,
+        pool: Pool,
+        meter: Meter,
+        scratch: Path,
+        finish: Callable[[Arrays], Any],
+        kept: Mapping[str, Any],
+        start_batch: int = 0,
+    ) -> None:
+        self.plan = plan
+        self.meter = meter
+        self._order = order
+        self._pool = pool
+        self._finish = finish
+        self._sources = meter.wrap(sources)
+        self._batch = self._submitted = start_batch
+        self._waiting: deque[Future[list[Any]]] = deque()
+        self._ready: deque[Any] = deque()
+        self._began: float | None = None
+        start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
+        context = (order, next_order, start, pool, meter, scratch)
+        self._feeds: list[Feed] = [
+            _feed(feed, self._sources[feed.source], kept.get(feed.source), *context) for feed in plan.feeds
+        ]
+        self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
+        self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
+        self._primed = False
+
+    def prime(self) -> None:
+        """Start preparing the first batches."""
+        if not self._primed:
+            self._primed = True
+            for feed in self._feeds:
+                feed.begin()
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        if self._began is None:
+            self._began = began
+        self.prime()
+        if not self._ready:
+            self._fetch()
+        batch = self._ready.popleft()
+        now = time.perf_counter()
+        stats = self.meter.stats
+        if not stats.rows:
+            stats.first_batch_seconds = now - self._began
+        start, stop = self._order.bounds(self._batch)
+        stats.rows += stop - start
+        stats.seconds_waited += now - began
+        stats.seconds = now - self._began
+        self._batch += 1
+        return batch
+
+    def _fetch(self) -> None:
+        """Wait for the next group of batches."""
+        if self._batch > 0:
+            for feed in self._feeds:
+                feed.retire(self._batch - 1)
+        self._submit()
+        if not self._waiting:
+            raise StopIteration
+        self._ready.extend(self._waiting.popleft().result())
+
+    def _submit(self) -> None:
+        """Submit batches up to the number ahead, as far as their rows can be held; the next one in any case."""
+        limit = min(self._batch + self.plan.batches_ahead, self._order.n_batches)
+        while self._submitted < limit or self._submitted == self._batch < self._order.n_batches:
+            group: list[tuple[int, list[Ticket], Any]] = []
+            while len(group) < self.plan.batch_group and self._submitted < self._order.n_batches:
+                must = self._submitted == self._batch
+                tickets = self._admit(self._submitted, must)
+                if tickets is None:
+                    break
+                group.append((self._submitted, tickets, self._rows(self._submitted)))
+                self._submitted += 1
+            if not group:
+                return
+            self._waiting.append(self._pool.submit(self._make, group))
+
+    def _admit(self, batch: int, must: bool) -> list[Ticket] | None:
+        tickets: list[Ticket] = []
+        for feed in self._feeds:
+            ticket = feed.admit(batch, must)
+            if ticket is None:
+                return None
+            tickets.append(ticket)
+        return tickets
+
+    def _rows(self, batch: int) -> slice | NDArray[np.int64] | None:
+        """File rows of a batch, where somebody wants them and no spool carries them with it."""
+        if self._row_feed is not None or not self._rows_wanted:
+            return None
+        return self._order.rows(*self._order.bounds(batch))
+
+    def _make(self, group: list[tuple[int, list[Ticket], Any]]) -> list[Any]:
+        return [self._finish(self._gather(*one)) for one in group]
+
+    def _gather(self, batch: int, tickets: list[Ticket], rows: Any) -> Arrays:
+        start, stop = self._order.bounds(batch)
+        if self._row_feed is not None and self._rows_wanted:
+            rows = self._row_feed.rows(tickets[self._feeds.index(self._row_feed)])
+        arrays = []
+        for feed, ticket, source in zip(self._feeds, tickets, self._sources.values(), strict=True):
+            layout = source.layout
+            out = np.empty((stop - start, *layout.row_shape), layout.dtype)
+            feed.gather(ticket, rows, out)
+            arrays.append(out)
+        return tuple(arrays)
+
+    def leave(self) -> dict[str, Any]:
+        """After the last batch: what the next epoch may keep, by source."""
+        if self._order.n_batches:
+            for feed in self._feeds:
+                feed.retire(self._order.n_batches - 1)
+        return {feed.source: made.leave() for feed, made in zip(self.plan.feeds, self._feeds, strict=True)}
+
+
+def _feed(
+    plan: FeedPlan,
+    source: Source,
+    kept: Any,
+    order: Order,
+    next_order: Order | None,
+    start: int,
+    pool: Pool,
+    meter: Meter,
+    scratch: Path,
+) -> Feed:
+    if plan.kind == "resident":
+        return ResidentFeed(plan, source, order, pool, meter, kept)
+    if plan.kind == "spool":
+        return SpoolFeed(plan, source, order, next_order, start, pool, meter, scratch, kept)
+    return WindowFeed(plan, source, order, start, pool, meter)

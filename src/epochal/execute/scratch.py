@@ -1,0 +1,120 @@
+"""Scratch space: files that have no name, so that whatever kills this process leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import ScratchError
+from epochal.sizes import show
+
+__all__ = ["ScratchFile", "scratch_folder"]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+Buffer = NDArray[np.uint8] | NDArray[np.uint64]
+
+
+def scratch_folder(scratch: str | os.PathLike[str] | None) -> Path:
+    """Where scratch goes: the argument, `EPOCHAL_SCRATCH`, `TMPDIR`, ``/var/tmp`` (on disk where ``/tmp`` is often
+    memory), or what Python takes for temporary files.
+    """
+    for folder in (scratch, os.environ.get("EPOCHAL_SCRATCH"), os.environ.get("TMPDIR")):
+        if folder:
+            return Path(folder)
+    if os.access("/var/tmp", os.W_OK):
+        return Path("/var/tmp")
+    return Path(tempfile.gettempdir())
+
+
+class ScratchFile:
+    """An unlinked file that only grows, and is written over from its start when it is taken again.
+
+    Blocks of a file that was written before are quick to write again; so an iteration keeps its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fd = -1
+        self._fd = _open_unlinked(folder)
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def restart(self) -> None:
+        """Forget what is there; space is kept."""
+        self._end = 0
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        """Write buffers one after another; returns where."""
+        n_bytes = sum(buffer.nbytes for buffer in buffers)
+        with self._lock:
+            at = self._end
+            self._end += n_bytes
+        views = [memoryview(buffer).cast("B") for buffer in buffers if buffer.nbytes]
+        self._write(views, at)
+        return at
+
+    def _write(self, views: list[memoryview], at: int) -> None:
+        while views:
+            try:
+                written = os.pwritev(self._fd, views, at)
+            except OSError as error:
+                raise self._error(error, at) from error
+            at += written
+            while views and written >= len(views[0]):
+                written -= len(views[0])
+                views.pop(0)
+            if written:
+                views[0] = views[0][written:]
+
+    def _error(self, error: OSError, at: int) -> ScratchError:
+        if error.errno in FULL:
+            return ScratchError(
+                f"scratch in {str(self.folder)!r} is full after {show(at)}: free some space, name another folder "
+                f"with scratch=, or give more memory="
+            )
+        return ScratchError(f"scratch in {str(self.folder)!r} cannot be written: {error}")
+
+    def read(self, buffer: Buffer, at: int) -> None:
+        """Fill a buffer from there."""
+        view = memoryview(buffer).cast("B")
+        while len(view):
+            try:
+                n_read = os.preadv(self._fd, [view], at)
+            except OSError as error:
+                raise ScratchError(f"scratch in {str(self.folder)!r} cannot be read: {error}") from error
+            if n_read == 0:
+                raise ScratchError(f"scratch in {str(self.folder)!r} ends at {show(at)}: it was cut short")
+            view = view[n_read:]
+            at += n_read
+
+    def close(self) -> None:
+        """Give the space back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open_unlinked(folder: Path) -> int:
+    """A nameless file; where the file system has no such thing, a named one that is unlinked at once."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        pass
+    try:
+        fd, name = tempfile.mkstemp(prefix=".epochal-", dir=folder)
+        os.unlink(name)
+    except OSError as error:
+        raise ScratchError(
+            f"scratch in {str(folder)!r} cannot be written: {error.strerror}; name another folder with scratch="
+        ) from error
+    return fd

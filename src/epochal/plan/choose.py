@@ -1,0 +1,229 @@
+"""Choosing a strategy: a pure function of order, layouts, budget and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from epochal.errors import BudgetError
+from epochal.layout import Layout
+from epochal.plan.machine import Machine
+from epochal.plan.order import Order
+from epochal.plan.plan import Candidate, FeedPlan, Plan, Prediction
+from epochal.plan.resident import plan_resident
+from epochal.plan.spool import plan_spool
+from epochal.plan.task import Infeasible, Part, Task
+from epochal.plan.window import plan_gather, plan_rescan, plan_stream
+from epochal.sizes import show
+
+__all__ = ["STRATEGIES", "choose"]
+
+STRATEGIES = {
+    "stream": plan_stream,
+    "resident": plan_resident,
+    "gather": plan_gather,
+    "rescan": plan_rescan,
+    "spool": plan_spool,
+}
+
+SMALL_TASK_BYTES = 512 << 10  # batches smaller than this are made several at a time
+
+
+@dataclass(frozen=True)
+class _Option:
+    strategy: str
+    parts: tuple[Part, ...]
+
+    def sum(self, field: str, which: str) -> float:
+        return sum(getattr(getattr(part, which), field) for part in self.parts)
+
+
+def choose(
+    order: Order,
+    layouts: Mapping[str, Layout],
+    *,
+    budget_bytes: int,
+    machine: Machine,
+    start_batch: int = 0,
+    only: Iterable[str] | None = None,
+) -> Plan:
+    """The cheapest plan that fits.
+
+    Parameters
+    ----------
+    order
+        The epoch's order.
+    layouts
+        Layout of each source that a batch holds, by name.
+    budget_bytes
+        Ceiling of everything held.
+    machine
+        What the machine can do.
+    start_batch
+        First batch wanted (a resumed epoch).
+    only
+        Strategies that may be chosen; all of them when None.
+
+    Raises
+    ------
+    BudgetError
+        When no strategy fits; it names what must be held and how much that is.
+    """
+    allowed = tuple(STRATEGIES if only is None else only)
+    task = _task(order, layouts, budget_bytes, machine, start_batch)
+    options: list[_Option] = []
+    candidates: list[Candidate] = []
+    refusals: list[Infeasible] = []
+    for strategy in STRATEGIES:
+        if strategy not in allowed:
+            candidates.append(Candidate(strategy, why_not="not allowed"))
+            continue
+        try:
+            option = _Option(strategy, _parts(strategy, task))
+        except Infeasible as why:
+            refusals.append(why)
+            candidates.append(Candidate(strategy, why_not=str(why)))
+            continue
+        options.append(option)
+        first, later = _cost(option, task, "first"), _cost(option, task, "later")
+        candidates.append(Candidate(strategy, first.seconds, later.seconds))
+    if not options:
+        raise _budget_error(task, refusals)
+    best = min(options, key=lambda o: _cost(o, task, "first").seconds + _cost(o, task, "later").seconds)
+    return Plan(
+        strategy=best.strategy,
+        scheme=order.scheme.name,
+        feeds=tuple(part.feed for part in best.parts),
+        threads=task.threads,
+        batches_ahead=task.batches_ahead,
+        batch_group=task.batch_group,
+        budget_bytes=budget_bytes,
+        held=_held(best, task),
+        predicted=_cost(best, task, "first"),
+        later=_cost(best, task, "later"),
+        candidates=tuple(candidates),
+        machine=machine,
+        notes=tuple(note for part in best.parts for note in part.notes),
+    )
+
+
+def _task(
+    order: Order, layouts: Mapping[str, Layout], budget_bytes: int, machine: Machine, start_batch: int
+) -> Task:
+    """The common share: the order, and the batches being made; what is left is the feeds'."""
+    batch_rows = max((order.bounds(i)[1] - order.bounds(i)[0] for i in range(min(order.n_batches, 1))), default=0)
+    batch_bytes = max(batch_rows, 1) * max(sum(layout.row_bytes for layout in layouts.values()), 1)
+    order_bytes = order.scheme.order_bytes + (0 if order.selection is None else order.selection.nbytes)
+    group = max(1, min(256, SMALL_TASK_BYTES // batch_bytes))
+    ahead = group * (machine.threads + 1)
+    share = max(budget_bytes // 6, 1)
+    if (ahead + group + 1) * batch_bytes > share:  # one batch is the user's
+        group = max(1, min(group, share // (4 * batch_bytes)))
+        ahead = max(1, min(ahead, share // batch_bytes - 1 - group))
+    start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
+    return Task(
+        order=order,
+        layouts=dict(layouts),
+        machine=machine,
+        threads=machine.threads,
+        budget_bytes=budget_bytes,
+        order_bytes=order_bytes,
+        batch_bytes=batch_bytes,
+        batch_rows=max(batch_rows, 1),
+        batches_ahead=ahead,
+        batch_group=group,
+        start=start,
+        start_batch=start_batch,
+    )
+
+
+def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
+    """A part a source: small sources stay resident beside a large one that is gathered, rescanned or spooled."""
+    if task.left_bytes <= 0:
+        raise Infeasible("the order and the batches alone do not fit", task.common_bytes)
+    plan_source = STRATEGIES[strategy]
+    if strategy in ("stream", "resident"):
+        return _share(strategy, task, list(task.layouts), {})
+    small: dict[str, Part] = {}
+    share = task.left_bytes // 8
+    for name in sorted(task.layouts, key=lambda name: task.layouts[name].decoded_bytes)[:-1]:
+        try:
+            part = plan_resident(task, name, share)
+        except Infeasible:
+            break
+        small[name] = part
+        share -= part.feed.held_bytes
+    assert plan_source is not plan_resident
+    return _share(strategy, task, [name for name in task.layouts if name not in small], small)
+
+
+def _share(strategy: str, task: Task, large: list[str], small: dict[str, Part]) -> tuple[Part, ...]:
+    """Share what is left among the large sources, by their size."""
+    left = task.left_bytes - sum(part.feed.held_bytes for part in small.values())
+    in_all = sum(max(task.layouts[name].decoded_bytes, 1) for name in large)
+    parts = dict(small)
+    for rank, name in enumerate(sorted(large, key=lambda name: task.layouts[name].decoded_bytes)):
+        weight = max(task.layouts[name].decoded_bytes, 1)
+        # A small source needs a floor of its own: a chunk and a few rows, whatever its share of the bytes.
+        share = max(left * weight // in_all, min(left // (4 * (len(large) - rank)), _floor(task, name)))
+        if rank == len(large) - 1:
+            share = left
+        parts[name] = STRATEGIES[strategy](task, name, share)
+        left -= parts[name].feed.held_bytes
+        in_all -= weight
+    return tuple(parts[name] for name in task.layouts)
+
+
+def _floor(task: Task, name: str) -> int:
+    layout = task.layouts[name]
+    chunk = layout.chunk_bytes + layout.read_overhead_bytes
+    return 4 * task.threads * chunk + 2 * task.batch_rows * layout.row_bytes
+
+
+def _cost(option: _Option, task: Task, which: str) -> Prediction:
+    """Parts added up, and what every strategy pays: handing over batches."""
+    total = {
+        field: int(option.sum(field, which))
+        for field in ("read_bytes", "decoded_bytes", "chunks_decoded", "spilled_bytes")
+    }
+    n_batches = task.order.n_batches - task.start_batch
+    n_rows = task.order.n_positions - task.start
+    handing = n_batches * task.machine.batch_seconds + n_batches / task.batch_group * task.machine.task_seconds
+    cost = Prediction(
+        rows=n_rows,
+        held_bytes=sum(part.feed.held_bytes for part in option.parts) + task.common_bytes,
+        seconds=option.sum("seconds", which) + handing,
+        first_batch_seconds=option.sum("first_batch_seconds", which)
+        + task.machine.task_seconds * 3
+        + task.order_seconds,
+        **total,
+    )
+    if which == "first":
+        return replace(cost, seconds=cost.seconds + task.order_seconds)
+    return replace(
+        cost,
+        rows=task.order.n_positions,
+        seconds=cost.seconds * (1 if n_batches else 0) + task.order_seconds,
+    )
+
+
+def _held(option: _Option, task: Task) -> tuple[tuple[str, int], ...]:
+    items = [("the order", task.order_bytes), ("batches made ahead, and the one in use", task.batches_bytes)]
+    items += [(f"{part.feed.source}: {what}", n_bytes) for part in option.parts for what, n_bytes in part.held]
+    return tuple(items)
+
+
+def _budget_error(task: Task, refusals: list[Infeasible]) -> BudgetError:
+    least = min((why for why in refusals if why.needed_bytes), key=lambda why: why.needed_bytes, default=None)
+    if least is None:
+        reasons = "; ".join(sorted({str(why) for why in refusals}))
+        return BudgetError(f"no strategy that is allowed can run this order: {reasons}")
+    chunk, name = max(
+        ((layout.chunk_bytes + layout.read_overhead_bytes, name) for name, layout in task.layouts.items())
+    )
+    return BudgetError(
+        f"memory={show(task.budget_bytes)} cannot hold a batch of {task.batch_rows} rows "
+        f"({show(task.batch_bytes)}, twice: one in use, one being made) and the chunk being decoded "
+        f"({show(chunk)} of {name!r}): {least}, {show(least.needed_bytes)} needed. Give more memory, smaller "
+        f"batches, or rewrite the file with chunks of fewer rows."
+    )

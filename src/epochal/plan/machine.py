@@ -1,0 +1,47 @@
+"""What a machine can do, as far as a plan needs to know: measured elsewhere, frozen here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Machine", "Rates"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How quickly one thread reads one source.
+
+    ``decode_bytes_per_s`` counts decoded bytes of whole chunks, reading included; ``row_seconds`` is one row read
+    alone; ``take_seconds`` is one row copied from memory to a batch, in random order.
+    """
+
+    decode_bytes_per_s: float = 300e6
+    row_seconds: float = 10e-6
+    take_seconds: float = 0.3e-6
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Threads, rates a source, and scratch.
+
+    ``scratch_free_bytes`` is 0 where no scratch may be written. Keys are those of the exact shuffle, evaluated for
+    consecutive rows (``key_seconds``) or scattered ones (``key_at_seconds``).
+    """
+
+    threads: int = 2
+    rates: Mapping[str, Rates] = field(default_factory=dict)
+    scratch_free_bytes: int = 0
+    scratch_write_bytes_per_s: float = 1e9
+    scratch_read_bytes_per_s: float = 3e9
+    scratch_why: str = ""
+    key_seconds: float = 6e-9
+    key_at_seconds: float = 300e-9
+    record_seconds: float = 60e-9
+    sort_seconds: float = 60e-9
+    task_seconds: float = 60e-6
+    batch_seconds: float = 15e-6
+
+    def of(self, source: str) -> Rates:
+        """Rates of one source, typical ones where nothing was measured."""
+        return self.rates.get(source, Rates())

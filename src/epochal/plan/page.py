@@ -1,0 +1,82 @@
+"""The page that explains a plan, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from epochal.sizes import show
+
+if TYPE_CHECKING:  # plans print themselves through this page
+    from epochal.plan.plan import Candidate, FeedPlan, Plan, Prediction
+
+__all__ = ["compare", "page"]
+
+WHAT = {
+    "stream": "each chunk is read and decoded once, in order",
+    "resident": "everything is decoded into memory once; later epochs read memory only",
+    "gather": "single rows are read in file order, window by window",
+    "rescan": "the file is decoded once for every window of the order that fits the budget",
+    "spool": "each chunk is decoded once; its rows are dealt into piles, and piles are served in order",
+}
+
+
+def page(plan: Plan) -> str:
+    """Some twenty lines of text: the strategy, the budget, what will be read, and what else was weighed."""
+    lines = [f"{plan.scheme}: {plan.strategy} - {WHAT[plan.strategy]}", ""]
+    lines += _table(("source", "comes by"), [(feed.source, _feed(feed)) for feed in plan.feeds])
+    lines += ["", f"held, of {show(plan.budget_bytes)} allowed"]
+    lines += _table((), [(f"  {what}", show(n_bytes)) for what, n_bytes in plan.held if n_bytes])
+    lines += [f"  in all  {show(plan.predicted.held_bytes)}", ""]
+    rows = [(what, first, later) for (what, first), (_, later) in _pairs(plan)]
+    lines += _table(("predicted", "this epoch", "later epochs"), rows)
+    lines += ["", "weighed"]
+    lines += _table((), [(f"  {c.strategy}", _cost(c)) for c in plan.candidates])
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def compare(predicted: Prediction, measured: Prediction) -> str:
+    """Predicted beside measured."""
+    rows = [(what, a, b) for (what, a), (_, b) in zip(_facts(predicted), _facts(measured), strict=True)]
+    return "\n".join(_table(("", "predicted", "measured"), rows))
+
+
+def _pairs(plan: Plan) -> Iterable[tuple[tuple[str, str], tuple[str, str]]]:
+    return zip(_facts(plan.predicted), _facts(plan.later), strict=True)
+
+
+def _facts(p: Prediction) -> list[tuple[str, str]]:
+    return [
+        ("rows", f"{p.rows:,}"),
+        ("bytes read", show(p.read_bytes)),
+        ("bytes decoded", show(p.decoded_bytes)),
+        ("chunks decoded", f"{p.chunks_decoded:,}"),
+        ("bytes spilled", show(p.spilled_bytes)),
+        ("bytes held", show(p.held_bytes)),
+        ("seconds", f"{p.seconds:.3g}"),
+        ("seconds to the first batch", f"{p.first_batch_seconds:.3g}"),
+    ]
+
+
+def _feed(feed: FeedPlan) -> str:
+    if feed.kind == "resident":
+        return "memory"
+    if feed.kind == "window":
+        unit = "rows alone" if feed.alone else "whole chunks"
+        return f"windows of {feed.window_rows:,} rows, {unit}"
+    return f"{feed.n_piles:,} piles, {feed.piles_kept:,} of them in memory, the rest on scratch"
+
+
+def _cost(candidate: Candidate) -> str:
+    if candidate.seconds is None:
+        return candidate.why_not
+    return f"{candidate.seconds:.3g} s, then {candidate.later_seconds:.3g} s an epoch"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    table = [head, *rows] if head else rows
+    if not table:
+        return []
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]

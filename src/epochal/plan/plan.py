@@ -1,0 +1,109 @@
+"""A plan: how each source's rows will come, what that holds, and what it should cost. Frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from epochal.plan.machine import Machine
+from epochal.plan.page import page
+
+__all__ = ["Candidate", "FeedPlan", "Plan", "Prediction"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an epoch costs: rows, bytes and pieces exactly; seconds and first batch by the cost model."""
+
+    rows: int = 0
+    read_bytes: int = 0
+    decoded_bytes: int = 0
+    chunks_decoded: int = 0
+    spilled_bytes: int = 0
+    held_bytes: int = 0
+    seconds: float = 0.0
+    first_batch_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FeedPlan:
+    """How the rows of one source come.
+
+    ``kind`` is ``"window"`` (windows of ``window_rows`` positions, ``windows_ahead`` of them prepared ahead),
+    ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the decoded bytes of one read. ``alone``: rows are read by
+    themselves. ``stream``: windows end where chunks do. The spool deals blocks of ``block_chunks`` chunks into
+    ``n_piles`` piles (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
+    ``buffer_rows`` records, and keeps up to ``n_pages`` pages of ``page_rows`` records in memory.
+    """
+
+    source: str
+    kind: str
+    held_bytes: int
+    run_bytes: int = 0
+    window_rows: int = 0
+    windows_ahead: int = 0
+    alone: bool = False
+    stream: bool = False
+    block_chunks: int = 0
+    n_piles: int = 0
+    pile_rows: int = 0
+    by_position: bool = False
+    buffer_rows: int = 0
+    n_buffers: int = 0
+    piles_kept: int = 0
+    n_pages: int = 0
+    page_rows: int = 0
+    roll: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy that was weighed: seconds of this epoch and of each later one, or why it cannot run."""
+
+    strategy: str
+    seconds: float | None = None
+    later_seconds: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an epoch will run.
+
+    Attributes
+    ----------
+    strategy
+        ``"stream"``, ``"resident"``, ``"gather"``, ``"rescan"`` or ``"spool"``.
+    feeds
+        One entry a source, in the batch's order.
+    batches_ahead
+        Batches made before they are asked for.
+    budget_bytes, held
+        The ceiling, and what is held under it, item by item.
+    predicted, later
+        This epoch, and each epoch after it.
+    """
+
+    strategy: str
+    scheme: str
+    feeds: tuple[FeedPlan, ...]
+    threads: int
+    batches_ahead: int
+    batch_group: int
+    budget_bytes: int
+    held: tuple[tuple[str, int], ...]
+    predicted: Prediction
+    later: Prediction
+    candidates: tuple[Candidate, ...]
+    machine: Machine
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        facts = asdict(self)
+        facts["held"] = dict(self.held)
+        facts["machine"] = asdict(self.machine)
+        return facts
+
+    def __str__(self) -> str:
+        return page(self)

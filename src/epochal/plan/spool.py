@@ -1,0 +1,211 @@
+"""The strategy that deals rows into piles: its geometry and its cost.
+
+Let a source of ``N`` records of ``r`` bytes be dealt in blocks of ``b`` bytes into piles of ``s`` bytes. A pile is
+then read back as one segment a block, ``b * s / (N * r)`` bytes each. Blocks and piles are taken equal, just large
+enough for segments of `SEGMENT_BYTES` (so that a device that seeks still streams), and no larger than half of the
+memory that is left has room for; whatever memory remains keeps the first piles, which then are never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isqrt, sqrt
+
+import numpy as np
+
+from epochal.layout import Layout
+from epochal.plan.piles import HEAD_BYTES, dealer_bytes
+from epochal.plan.plan import FeedPlan, Prediction
+from epochal.plan.task import Infeasible, Part, Task
+from epochal.sizes import show
+
+__all__ = ["plan_spool"]
+
+SEGMENT_BYTES = 32 << 10
+MIN_BLOCK_BYTES = 256 << 10
+MAX_BLOCK_BYTES = 64 << 20
+MAX_PILES = 1 << 16
+INDEX_BYTES = 24  # a record of a pile being served: its index, and what sorting it takes
+DEAL_BYTES = 48  # a record of a block being dealt: pile, sorting, heads before and after
+SLABS = 3  # piles held as slabs while serving: the one served, the one being read, the one after
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    block_chunks: int
+    n_piles: int
+    pile_rows: int
+    buffer_rows: int
+    n_buffers: int
+    buffer_bytes: int
+    deal_bytes: int
+    table_bytes: int
+
+
+def plan_spool(task: Task, name: str, share: int) -> Part:
+    """Read and decode once, write what memory cannot keep, read it back in order."""
+    layout, machine, order = task.layouts[name], task.machine, task.order
+    if machine.scratch_free_bytes <= 0:
+        raise Infeasible(machine.scratch_why or "no scratch may be written")
+    n_records, by_position = _records(task, name, share)
+    record_bytes = layout.row_bytes + HEAD_BYTES
+    if n_records * record_bytes > machine.scratch_free_bytes:
+        raise Infeasible(
+            f"scratch has {show(machine.scratch_free_bytes)} free, {show(n_records * record_bytes)} needed"
+        )
+    dealer = dealer_bytes(n_records, layout.n_rows) if by_position else 0
+    if order.each_row_once:  # while an epoch is served, the next one is dealt: its order and places are held too
+        dealer = 2 * dealer + (order.scheme.order_bytes if by_position else 0)
+    room = share - dealer
+    geometry = _geometry(task, layout, n_records, record_bytes, room, by_position=by_position)
+    temporary = max(task.threads * (layout.read_overhead_bytes + geometry.deal_bytes), 0)
+    fixed = geometry.n_buffers * geometry.buffer_bytes + temporary + geometry.table_bytes
+    if fixed > room:
+        raise Infeasible("the buffers of blocks and piles do not fit", task.common_bytes + dealer + fixed)
+    # Reserve for the pages that are not full: half a page a pile, and one for each thread.
+    pile_bytes = -(-n_records // geometry.n_piles) * record_bytes
+    page_rows = max(1, min(max(pile_bytes // 32, 4 << 10), 1 << 20) // record_bytes)
+    n_pages = (room - fixed) // (page_rows * record_bytes)
+    pages_a_pile = -(-(-(-n_records // geometry.n_piles)) // page_rows) + 1
+    piles_kept = min(n_pages // pages_a_pile, geometry.n_piles)
+    n_pages = piles_kept * pages_a_pile
+    pages_bytes = n_pages * page_rows * record_bytes
+    held = dealer + fixed + pages_bytes
+    feed = FeedPlan(
+        name,
+        "spool",
+        held,
+        run_bytes=geometry.block_chunks * layout.chunk_bytes,
+        block_chunks=geometry.block_chunks,
+        n_piles=geometry.n_piles,
+        pile_rows=geometry.pile_rows,
+        by_position=by_position,
+        buffer_rows=geometry.buffer_rows,
+        n_buffers=geometry.n_buffers,
+        piles_kept=piles_kept,
+        n_pages=n_pages,
+        page_rows=page_rows,
+    )
+    spilled = int(n_records * (1 - piles_kept / geometry.n_piles)) * record_bytes
+    first = _first(task, name, feed, n_records, spilled, record_bytes)
+    later, roll = _later(task, name, feed, n_records, spilled, first)
+    feed = replace(feed, roll=roll)
+    items = (
+        ("places of its rows", dealer),
+        ("blocks and piles", fixed),
+        ("piles kept in memory", pages_bytes),
+    )
+    return Part(feed, first, later, items)
+
+
+def _records(task: Task, name: str, share: int) -> tuple[int, bool]:
+    """Records that are dealt, and whether by position (cheap, any order) or by key (any number of rows)."""
+    layout, order = task.layouts[name], task.order
+    inverse = dealer_bytes(task.n_rows_left, layout.n_rows)
+    if order.scheme.keys is None or (order.scheme.order_bytes and inverse <= share // 8):
+        return max(task.n_rows_left, 1), True
+    return max(order.scheme.n_rows, 1), False
+
+
+def _geometry(
+    task: Task, layout: Layout, n_records: int, record_bytes: int, room: int, *, by_position: bool
+) -> _Geometry:
+    n_buffers = max(2 * task.threads, SLABS + task.threads)
+    record_cost = n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
+    # Blocks and piles as large as segments ask for, within half of the room: the other half keeps piles in memory.
+    ideal = max(isqrt(SEGMENT_BYTES * n_records * record_bytes), MIN_BLOCK_BYTES)
+    overhead = task.threads * layout.read_overhead_bytes
+    most_rows = max((room // 2 - overhead) // record_cost, 1)
+    target_rows = max(1, min(min(ideal, MAX_BLOCK_BYTES) // record_bytes, most_rows, n_records))
+    repeats = -(-n_records // max(layout.n_rows, 1))  # records a row: more than one where rows are drawn again
+    block_chunks = max(1, min(target_rows // (layout.chunk_rows * repeats), layout.n_chunks))
+    block_rows = min(block_chunks * layout.chunk_rows, max(layout.n_rows, 1)) * repeats
+    # A pile of a key range is binomial: eight standard deviations hold any that will ever be seen.
+    slack = 0 if by_position else int(8 * sqrt(target_rows)) + 8
+    pile_rows = min(max(target_rows - slack, target_rows // 8, task.batch_rows), n_records)
+    n_piles = -(-n_records // pile_rows)
+    if n_piles > MAX_PILES:
+        raise Infeasible(f"more than {MAX_PILES} piles would be needed: too little memory for so many rows")
+    pile_rows = -(-n_records // n_piles)
+    n_piles = -(-n_records // pile_rows)
+    pile_most = min(pile_rows + (0 if by_position else int(8 * sqrt(pile_rows)) + 8), n_records)
+    buffer_rows = max(block_rows, pile_most)
+    n_blocks = -(-layout.n_chunks // block_chunks)
+    table = 4 * n_piles * max(n_blocks, n_piles) + 40 * (n_blocks + n_piles)
+    return _Geometry(
+        block_chunks=block_chunks,
+        n_piles=n_piles,
+        pile_rows=pile_rows,
+        buffer_rows=buffer_rows,
+        n_buffers=n_buffers,
+        buffer_bytes=buffer_rows * (record_bytes + INDEX_BYTES),
+        deal_bytes=buffer_rows * DEAL_BYTES,
+        table_bytes=2 * table,
+    )
+
+
+def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
+    """Sorting and copying records on all threads, and writing what is spilled: whichever is slower."""
+    machine = task.machine
+    cpu = n_records * (machine.record_seconds + machine.of(name).take_seconds)
+    writing = spilled / machine.scratch_write_bytes_per_s
+    return max((cpu + writing) / task.threads, writing)
+
+
+def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
+    machine = task.machine
+    cpu = n_records * (machine.sort_seconds + machine.of(name).take_seconds)
+    return (cpu + spilled / machine.scratch_read_bytes_per_s) / task.threads
+
+
+def _first(
+    task: Task, name: str, feed: FeedPlan, n_records: int, spilled: int, record_bytes: int
+) -> Prediction:
+    layout = task.layouts[name]
+    chunks = _dealt_chunks(task, layout, feed)
+    decoded = int(layout.chunk_row_counts[chunks].sum()) * layout.row_bytes
+    dealing = task.decode_seconds(name, decoded) + _dealing_seconds(task, name, n_records, spilled)
+    if not feed.by_position:
+        dealing += n_records * task.machine.key_seconds / task.threads
+    serving = _serving_seconds(task, name, n_records, spilled)
+    return Prediction(
+        read_bytes=int(layout.chunk_stored_bytes[chunks].sum()),
+        decoded_bytes=decoded,
+        chunks_decoded=int(layout.chunk_pieces[chunks].sum()),
+        spilled_bytes=spilled,
+        seconds=dealing + serving,
+        first_batch_seconds=dealing + serving / feed.n_piles,
+    )
+
+
+def _later(
+    task: Task, name: str, feed: FeedPlan, n_records: int, spilled: int, first: Prediction
+) -> tuple[Prediction, bool]:
+    """A rolled epoch reads and writes scratch once and decodes nothing; where that pays, it is what later epochs do."""
+    serving = _serving_seconds(task, name, n_records, spilled)
+    dealing = _dealing_seconds(task, name, n_records, spilled)
+    if not feed.by_position:
+        dealing += n_records * task.machine.key_at_seconds / task.threads
+    if not task.order.each_row_once or serving + dealing >= first.seconds:
+        return first, False
+    pile = serving / feed.n_piles
+    return Prediction(spilled_bytes=spilled, seconds=serving + dealing, first_batch_seconds=pile), True
+
+
+def _dealt_chunks(
+    task: Task, layout: Layout, feed: FeedPlan
+) -> slice | np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Chunks of the blocks that hold at least one wanted row: the others are not read."""
+    order = task.order
+    if order.selection is None and order.each_row_once and task.start == 0:
+        return slice(0, layout.n_chunks)
+    block_rows = feed.block_chunks * layout.chunk_rows
+    if feed.by_position:
+        rows = order.row_array(task.start, order.n_positions)
+    elif order.selection is not None:
+        rows = order.selection
+    else:
+        return slice(0, layout.n_chunks)
+    blocks = np.zeros(-(-layout.n_chunks // feed.block_chunks), dtype=bool)
+    blocks[rows // block_rows] = True
+    return np.flatnonzero(np.repeat(blocks, feed.block_chunks)[: layout.n_chunks])

@@ -1,0 +1,86 @@
+"""What a strategy is asked: the order, the layouts, and the memory left for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from epochal.layout import Layout
+from epochal.plan.machine import Machine
+from epochal.plan.order import Order
+from epochal.plan.plan import FeedPlan, Prediction
+
+__all__ = ["INDEX_ROW_BYTES", "Infeasible", "Part", "Task"]
+
+# Beside its data, a row of a window costs its index and the arrays from which that is made (rows, their sorting,
+# chunk numbers): five of 8 bytes while it is planned.
+INDEX_ROW_BYTES = 48
+
+
+class Infeasible(Exception):
+    """A strategy cannot run; the message says why. ``needed_bytes`` is the budget it would take, 0 if none would do."""
+
+    def __init__(self, why: str, needed_bytes: int = 0) -> None:
+        super().__init__(why)
+        self.needed_bytes = needed_bytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source's share of a plan: its feed, and what it costs, now and in later epochs."""
+
+    feed: FeedPlan
+    first: Prediction
+    later: Prediction
+    held: tuple[tuple[str, int], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """The question that strategies answer, one source at a time."""
+
+    order: Order
+    layouts: dict[str, Layout] = field(repr=False)
+    machine: Machine
+    threads: int
+    budget_bytes: int
+    order_bytes: int
+    batch_bytes: int
+    batch_rows: int
+    batches_ahead: int
+    batch_group: int
+    start: int
+    start_batch: int
+
+    @property
+    def batches_bytes(self) -> int:
+        """Batches being made and waiting, the task group in hand, and the one that is the user's."""
+        return (self.batches_ahead + self.batch_group + 1) * self.batch_bytes
+
+    @property
+    def common_bytes(self) -> int:
+        """What every strategy holds."""
+        return self.order_bytes + self.batches_bytes
+
+    @property
+    def left_bytes(self) -> int:
+        """What is left for the feeds."""
+        return self.budget_bytes - self.common_bytes
+
+    @property
+    def n_rows_left(self) -> int:
+        """Positions from the start to the end of the epoch."""
+        return self.order.n_positions - self.start
+
+    @property
+    def order_seconds(self) -> float:
+        """Making the order: keys and a sort where it is held as an array."""
+        if not self.order.scheme.order_bytes:
+            return 0.0
+        return self.order.scheme.n_rows * (self.machine.key_seconds + self.machine.sort_seconds)
+
+    def decode_seconds(self, name: str, decoded_bytes: float) -> float:
+        """Wall seconds to read and decode so many bytes of a source on all threads that it lets work."""
+        layout = self.layouts[name]
+        threads = self.threads if layout.parallel else 1
+        return decoded_bytes / self.machine.of(name).decode_bytes_per_s / threads

@@ -1,0 +1,160 @@
+"""Strategies that read windows of the order: stream, gather, rescan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from epochal.layout import Layout
+from epochal.plan.plan import FeedPlan, Prediction
+from epochal.plan.task import INDEX_ROW_BYTES, Infeasible, Part, Task
+from epochal.plan.windows import count_chunks, cut_stream, cut_windows
+
+__all__ = ["plan_gather", "plan_rescan", "plan_stream"]
+
+STREAM_WINDOW_BYTES = 4 << 20
+GATHER_WINDOW_BYTES = 32 << 20
+RUN_BYTES = 1 << 20
+EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
+
+
+def plan_stream(task: Task, name: str, share: int) -> Part:
+    """Each chunk once, in order. Holds a few windows of whole chunks."""
+    layout = task.layouts[name]
+    if not task.order.monotone:
+        raise Infeasible("the order does not follow the file")
+    windows_ahead = task.threads + 1
+    run_bytes = _run_bytes(task, layout, share)
+    temporary = task.threads * (run_bytes + layout.read_overhead_bytes)
+    row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
+    least = layout.chunk_rows * row_bytes
+    room = (share - temporary) // (windows_ahead + 2)
+    if room < least:
+        windows_ahead = 1
+        run_bytes = layout.chunk_bytes
+        temporary = task.threads * (run_bytes + layout.read_overhead_bytes)
+        room = (share - temporary) // 3
+    if room < least:
+        needed = task.common_bytes + temporary + 3 * least
+        raise Infeasible("the windows of whole chunks do not fit", needed)
+    window_rows = max(min(room, STREAM_WINDOW_BYTES) // row_bytes, layout.chunk_rows)
+    window_bytes = window_rows * row_bytes
+    held = temporary + (windows_ahead + 2) * window_bytes
+    feed = FeedPlan(
+        name, "window", held, run_bytes, window_rows, windows_ahead, stream=True, alone=layout.rows_alone
+    )
+    cost = _cost(task, name, feed, first_rows=window_rows)
+    return Part(feed, cost, cost, _items(temporary, held))
+
+
+def plan_gather(task: Task, name: str, share: int) -> Part:
+    """Single rows in file order within a window: for rows that can be read alone."""
+    layout = task.layouts[name]
+    if not layout.rows_alone:
+        raise Infeasible("rows cannot be read without decoding their chunk")
+    temporary = task.threads * RUN_BYTES
+    row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
+    window_rows = min((share - temporary) // 3, GATHER_WINDOW_BYTES) // row_bytes
+    least = min(task.batch_rows, max(task.n_rows_left, 1))
+    if window_rows < least:
+        raise Infeasible(
+            "three windows of a batch do not fit", task.common_bytes + temporary + 3 * least * row_bytes
+        )
+    window_rows = max(min(window_rows, task.n_rows_left), 1)
+    held = temporary + 3 * window_rows * row_bytes
+    feed = FeedPlan(name, "window", held, RUN_BYTES, window_rows, windows_ahead=1, alone=True)
+    cost = _cost(task, name, feed, first_rows=window_rows)
+    return Part(feed, cost, cost, _items(temporary, held))
+
+
+def plan_rescan(task: Task, name: str, share: int) -> Part:
+    """Decode all touched chunks for each window: one large window, or two so that one is read ahead."""
+    double = partial(_plan_rescan, task, name, share)
+    try:
+        single_part = double(0)
+    except Infeasible:
+        raise
+    try:
+        double_part = double(1)
+    except Infeasible:
+        return single_part
+    # Reading ahead is worth a tenth more decoding: training then hides it.
+    return double_part if double_part.first.seconds <= 1.1 * single_part.first.seconds else single_part
+
+
+def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
+    layout = task.layouts[name]
+    run_bytes = _run_bytes(task, layout, share)
+    temporary = task.threads * (run_bytes + layout.read_overhead_bytes)
+    row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
+    n_windows = 1 + windows_ahead
+    window_rows = (share - temporary) // n_windows // row_bytes
+    least = min(task.batch_rows, max(task.n_rows_left, 1))
+    if window_rows < least:
+        raise Infeasible(
+            "a window of one batch and the chunks being decoded do not fit",
+            task.common_bytes + temporary + n_windows * least * row_bytes,
+        )
+    window_rows = max(min(window_rows, task.n_rows_left), 1)
+    held = temporary + n_windows * window_rows * row_bytes
+    feed = FeedPlan(name, "window", held, run_bytes, window_rows, windows_ahead)
+    cost = _cost(task, name, feed, first_rows=window_rows)
+    return Part(feed, cost, cost, _items(temporary, held))
+
+
+def _run_bytes(task: Task, layout: Layout, share: int) -> int:
+    """Neighbouring chunks are read together up to this: small chunks would otherwise cost a call each."""
+    return max(layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
+
+
+def _items(temporary: int, held: int) -> tuple[tuple[str, int], ...]:
+    return (("chunks being decoded", temporary), ("windows", held - temporary))
+
+
+def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
+    layout, rates, order = task.layouts[name], task.machine.of(name), task.order
+    n_rows = task.n_rows_left
+    taking = n_rows * rates.take_seconds / task.threads
+    part = min(first_rows, n_rows) / max(n_rows, 1)
+    if feed.alone:
+        n_bytes = n_rows * layout.row_bytes
+        reading = task.decode_seconds(name, n_bytes) if feed.stream else n_rows * rates.row_seconds / task.threads
+        seconds = reading + taking
+        return Prediction(
+            read_bytes=n_bytes, decoded_bytes=n_bytes, seconds=seconds, first_batch_seconds=seconds * part
+        )
+    read, pieces, decoded = _touched(task, layout, feed)
+    seconds = task.decode_seconds(name, decoded) + 2 * taking
+    if not feed.stream and not order.monotone:
+        seconds += n_rows * task.machine.record_seconds
+    # A window read ahead overlaps nothing before the first batch.
+    cost = Prediction(
+        read_bytes=read,
+        decoded_bytes=decoded,
+        chunks_decoded=pieces,
+        seconds=seconds,
+        first_batch_seconds=seconds * part,
+    )
+    if feed.stream:
+        return replace(cost, first_batch_seconds=cost.first_batch_seconds * task.threads)
+    return cost
+
+
+def _touched(task: Task, layout: Layout, feed: FeedPlan) -> tuple[int, int, int]:
+    """Stored bytes, pieces and decoded bytes of all windows."""
+    if task.n_rows_left > EXACT_ROWS and not task.order.monotone:
+        windows = -(-task.n_rows_left // feed.window_rows)
+        per_window = 1 - (1 - 1 / max(layout.n_chunks, 1)) ** min(feed.window_rows, task.n_rows_left)
+        times = windows * per_window
+        return (
+            int(layout.stored_bytes * times),
+            int(int(layout.chunk_pieces.sum()) * times),
+            int(layout.decoded_bytes * times),
+        )
+    if feed.stream:
+        bounds = cut_stream(task.order, layout, task.start, feed.window_rows)
+    else:
+        bounds = cut_windows(
+            task.order, task.start, feed.window_rows, whole_batches=not feed.windows_ahead
+        )
+    return count_chunks(task.order, layout, bounds)

@@ -1,0 +1,155 @@
+"""A file opened for reading at positions: shared by threads, inherited by forks, reopened after pickling."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from epochal.errors import ChangedError, FileMissingError, FormatError
+
+__all__ = ["Descriptor", "Stamp"]
+
+IOV_MAX = 1024
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file is still the one that was opened."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """From what ``stat`` says."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    @classmethod
+    def at(cls, path: str) -> Stamp:
+        """Of the file that is at `path` now."""
+        return cls.of(os.stat(path))
+
+
+class Descriptor:
+    """A plain descriptor that is opened when first read from.
+
+    A fork may go on with it, since ``pread`` shares no position; another process reopens the path.
+    Either way the file must look as it did when its index was taken.
+    """
+
+    def __init__(self, path: str, stamp: Stamp) -> None:
+        self.path = path
+        self.stamp = stamp
+        self._fd = -1
+        self._closed = False
+        self._opening = threading.Lock()
+
+    def __getstate__(self) -> tuple[str, Stamp, bool]:
+        return self.path, self.stamp, self._closed
+
+    def __setstate__(self, state: tuple[str, Stamp, bool]) -> None:
+        self.__init__(state[0], state[1])  # type: ignore[misc]
+        self._closed = state[2]
+
+    def __del__(self) -> None:
+        self.close()
+
+    def checked(self) -> int:
+        """The descriptor of the file, unchanged since it was indexed. Costs one ``fstat``."""
+        fd = self._fd if self._fd >= 0 else self._open()
+        self._compare(os.fstat(fd))
+        return fd
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._closed = True
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _open(self) -> int:
+        with self._opening:
+            if self._closed:
+                raise FormatError(
+                    f"{self.path}: asked for rows of a store that was closed; open the file again"
+                )
+            if self._fd < 0:
+                self._fd = open_for_reading(self.path)
+            return self._fd
+
+    def _compare(self, status: os.stat_result) -> None:
+        s = self.stamp
+        if (
+            status.st_mtime_ns == s.modified_ns
+            and status.st_size == s.size_bytes
+            and status.st_ino == s.inode
+            and status.st_dev == s.device
+        ):
+            return
+        raise changed(self.path, s, Stamp.of(status))
+
+
+def changed(path: str, was: Stamp, now: Stamp) -> ChangedError:
+    """The error for a file that is not the one that was indexed."""
+    if (was.device, was.inode) != (now.device, now.inode):
+        what = "another file was put in its place"
+    elif was.size_bytes != now.size_bytes:
+        what = f"it had {was.size_bytes} bytes, now it has {now.size_bytes}"
+    else:
+        what = "it was written to"
+    return ChangedError(
+        f"{path} is no longer the file that was opened: {what}. Its index is out of date, so reading on could give "
+        "wrong rows. Open it again when nothing writes to it"
+    )
+
+
+def open_for_reading(path: str) -> int:
+    """A descriptor, or an error that says what stands in the way."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise FileMissingError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be opened for reading: {error.strerror}") from error
+
+
+def read_into(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+    """Fill `parts` one after another from `offset` on; the bytes that the file had for them."""
+    if len(parts) == 1:
+        return _read_one(fd, parts[0], offset)
+    total = 0
+    for first in range(0, len(parts), IOV_MAX):
+        some = parts[first : first + IOV_MAX]
+        wanted = sum(len(part) for part in some)
+        got = os.preadv(fd, some, offset + total)
+        if got < wanted:
+            got = sum(_continue(fd, some, offset + total, got))
+        total += got
+        if got < wanted:
+            break
+    return total
+
+
+def _continue(fd: int, parts: Sequence[memoryview], offset: int, got: int) -> list[int]:
+    """Bytes of each part after a read that stopped at `got`: what is missing of each is read singly."""
+    filled, at = [], 0
+    for part in parts:
+        have = min(max(got - at, 0), len(part))
+        filled.append(
+            have + (_read_one(fd, part[have:], offset + at + have) if have < len(part) else 0)
+        )
+        at += len(part)
+    return filled
+
+
+def _read_one(fd: int, part: memoryview, offset: int) -> int:
+    got = os.preadv(fd, (part,), offset)
+    if got == len(part) or got == 0:
+        return got
+    done = got
+    while done < len(part) and (got := os.preadv(fd, (part[done:],), offset + done)):
+        done += got
+    return done

@@ -1,0 +1,94 @@
+"""HDF5 files as stores: indexed once by libhdf5, then read without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from epochal.stores.descriptor import Descriptor
+from epochal.stores.hdf5_child import index_in_child
+from epochal.stores.hdf5_chunked import ChunkedSource
+from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library
+from epochal.stores.hdf5_fallback import LibrarySource
+from epochal.stores.hdf5_index import index_file
+from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
+from epochal.stores.store import Other, Source
+
+__all__ = ["HDF5Store", "LibraryStore"]
+
+
+class HDF5Store:
+    """One HDF5 file. Opening walks it once and holds 16 bytes a chunk; libhdf5 then lets go of the file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    allow
+        See `epochal.stores.open_store`.
+    untrusted
+        Index in a child process.
+    """
+
+    _raw = True
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, allow: Collection[str] = (), untrusted: bool = False
+    ) -> None:
+        full = os.path.abspath(os.fspath(path))
+        index = index_in_child if untrusted else index_file
+        self._open(index(full, allow=tuple(allow), untrusted=untrusted, raw=self._raw))
+
+    def _open(self, facts: FileFacts) -> None:
+        self._facts = facts
+        self._file = Descriptor(facts.path, facts.stamp)
+        self._sources = {each.name: self._source(each) for each in facts.sources}
+
+    def __getstate__(self) -> FileFacts:
+        return self._facts
+
+    def __setstate__(self, facts: FileFacts) -> None:
+        self._open(facts)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, sources={list(self._sources)})"
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return self._facts.path
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Every dataset with rows that can be read, by its path."""
+        return self._sources
+
+    @property
+    def others(self) -> tuple[Other, ...]:
+        """The rest, with the reason."""
+        return self._facts.others
+
+    def close(self) -> None:
+        """Give back descriptors and the library's handles."""
+        self._file.close()
+        for source in self._sources.values():
+            if isinstance(source, LibrarySource):
+                source.close()
+
+    def _source(self, facts: Facts) -> Source:
+        match facts:
+            case Chunked():
+                return ChunkedSource(facts, self._file)
+            case Contiguous():
+                return ContiguousSource(facts, self._file)
+            case Compact():
+                return CompactSource(facts)
+            case Library():
+                return LibrarySource(facts, self._facts.path, self._facts.stamp)
+        raise AssertionError(facts)
+
+
+class LibraryStore(HDF5Store):
+    """The same file with every chunk read by libhdf5: slow, and what the raw reader is compared with."""
+
+    _raw = False

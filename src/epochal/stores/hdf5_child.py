@@ -1,0 +1,67 @@
+"""Indexing in a child process: what crashes libhdf5 there is an exception here."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Collection
+
+from epochal.errors import EpochalError, FormatError
+from epochal.stores.hdf5_facts import FileFacts
+from epochal.stores.hdf5_index import index_file
+
+__all__ = ["index_in_child"]
+
+TIMEOUT_SECONDS = 20
+
+
+def index_in_child(
+    path: str, *, allow: Collection[str] = (), untrusted: bool = True, raw: bool = True
+) -> FileFacts:
+    """Do what `index_file` does, in a process of its own that may crash or hang."""
+    request = pickle.dumps(
+        {"path": path, "allow": tuple(allow), "untrusted": untrusted, "raw": raw}
+    )
+    # The child finds this very package, however this process came to it.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=request,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise FormatError(
+            f"{path}: indexing it took more than {TIMEOUT_SECONDS} s in a child process; it may be built to do that. "
+            "If you trust the file, open it without untrusted=True"
+        ) from None
+    if child.returncode != 0:
+        last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise FormatError(
+            f"{path}: libhdf5 crashed on it in a child process (exit status {child.returncode}"
+            f"{': ' + last[0] if last else ''}): the file is damaged or hostile"
+        )
+    answer = pickle.loads(child.stdout)
+    if isinstance(answer, EpochalError):
+        raise answer
+    assert isinstance(answer, FileFacts)
+    return answer
+
+
+def _serve() -> None:
+    request = pickle.load(sys.stdin.buffer)
+    answer: FileFacts | EpochalError
+    try:
+        answer = index_file(**request)
+    except EpochalError as error:
+        answer = error
+    sys.stdout.buffer.write(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    _serve()

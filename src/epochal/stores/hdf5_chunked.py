@@ -1,0 +1,241 @@
+"""Chunks of an HDF5 dataset, read and decoded outside libhdf5."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import DamageError
+from epochal.layout import Layout
+from epochal.stores.codecs import Bytes, Undecodable
+from epochal.stores.descriptor import Descriptor, read_into
+from epochal.stores.filters import Pipeline, describe
+from epochal.stores.hdf5_facts import Chunked
+from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
+from epochal.stores.strings import pad_with_nuls
+
+__all__ = ["ChunkedSource"]
+
+GROUP_BYTES = 1 << 20  # neighbouring pieces are read in one call up to this
+GAP_BYTES = 4096  # index nodes that lie between pieces are read over
+BOOKKEEPING_BYTES = 128  # Python integers of one piece
+
+
+class ChunkedSource:
+    """One chunked dataset. Threads share it; it pickles as its index."""
+
+    def __init__(self, facts: Chunked, file: Descriptor) -> None:
+        self._facts = facts
+        self._file = file
+        self._prepare()
+
+    def __getstate__(self) -> tuple[Chunked, Descriptor]:
+        return self._facts, self._file
+
+    def __setstate__(self, state: tuple[Chunked, Descriptor]) -> None:
+        self._facts, self._file = state
+        self._prepare()
+
+    def _prepare(self) -> None:
+        facts = self._facts
+        self._grid = tuple(-(-n // c) for n, c in zip(facts.shape, facts.chunk, strict=True))
+        self._pieces = prod(self._grid[1:])
+        self._chunk_bytes = prod(facts.chunk) * facts.dtype.itemsize
+        self._whole_rows = facts.chunk[1:] == facts.shape[1:]
+        self._pipeline = Pipeline(facts.filters, self._chunk_bytes)
+        # Items are moved as the widest integers that divide them: a copy of any dtype, padding
+        # included.
+        itemsize = facts.dtype.itemsize
+        width = next(w for w in (8, 4, 2, 1) if itemsize % w == 0)
+        self._lane = np.dtype(f"u{width}")
+        self._lanes = itemsize // width
+        self._fill = np.frombuffer(facts.fill, dtype=self._lane)
+        self._layout = Layout(
+            shape=facts.shape,
+            dtype=facts.dtype,
+            chunk_rows=facts.chunk[0],
+            rows_alone=self._whole_rows and not facts.filters,
+            piece_bytes=facts.sizes.reshape(self._grid[0], self._pieces),
+            read_overhead_bytes=self._overhead_bytes(),
+            kind="chunked",
+            codec=describe(facts.filters),
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """Where the rows lie."""
+        return self._layout
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read and decode the chunks ``[start, stop)``: neighbours in one ``pread``, each decoded once."""
+        facts = self._facts
+        assert 0 <= start <= stop <= self._grid[0]
+        if out.nbytes == 0:
+            return
+        fd = self._file.checked()
+        pieces = slice(start * self._pieces, stop * self._pieces)
+        offsets, sizes = facts.offsets[pieces].tolist(), facts.sizes[pieces].tolist()
+        masks = None if facts.masks is None else facts.masks[pieces].tolist()
+        target = _Target(self, start, out)
+        plain = self._layout.rows_alone
+        buffer = np.empty(0, dtype=np.uint8)
+        i, n = 0, len(sizes)
+        while i < n:
+            if not sizes[i]:
+                target.fill(i)
+                i += 1
+                continue
+            j = _reach(offsets, sizes, i, n, 0 if plain else GAP_BYTES)
+            if plain:
+                self._read_plain(fd, offsets[i], sizes[i:j], pieces.start + i, target.rows(i, j))
+                i = j
+                continue
+            base, nbytes = offsets[i], offsets[j - 1] + sizes[j - 1] - offsets[i]
+            if nbytes > len(buffer):
+                buffer = np.empty(0, dtype=np.uint8)  # freed before its successor is made
+                buffer = np.empty(nbytes, dtype=np.uint8)
+            self._fetch(fd, buffer[:nbytes], base, pieces.start + i)
+            while i < j:
+                at = offsets[i] - base
+                try:
+                    target.decode(i, buffer[at : at + sizes[i]], masks[i] if masks else 0)
+                except Undecodable as error:
+                    raise self._damage(pieces.start + i, str(error)) from error
+                i += 1
+        self._pad(out)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read single rows of unfiltered chunks: neighbours in one ``pread``."""
+        assert self._layout.rows_alone
+        rows = np.asarray(rows, dtype=np.int64)
+        facts, row_bytes = self._facts, self._layout.row_bytes
+        check_rows(rows, self._layout.n_rows, facts.name)
+        if out.nbytes == 0:
+            return
+        fd = self._file.checked()
+        chunk, within = np.divmod(rows, facts.chunk[0])
+        sizes = facts.sizes[chunk]
+        short = (sizes != 0) & (sizes != self._chunk_bytes)
+        if short.any():
+            raise self._short(int(chunk[np.argmax(short)]))
+        positions = facts.offsets[chunk] + within * row_bytes
+        stored = np.flatnonzero(sizes)
+        flat = byte_view(out)
+        if len(stored) < len(rows):
+            flat.view(self._lane).reshape(len(rows), -1, self._lanes)[sizes == 0] = self._fill
+        try:
+            gather(
+                fd, positions[stored], stored if len(stored) < len(rows) else None, row_bytes, flat
+            )
+        except (EOFError, OSError) as error:
+            raise self._damage(int(chunk[stored[0]]), str(error)) from error
+        self._pad(out)
+
+    def _pad(self, out: NDArray[Any]) -> None:
+        if self._facts.paddings:
+            pad_with_nuls(byte_view(out), self._facts.dtype.itemsize, self._facts.paddings)
+
+    def _read_plain(self, fd: int, offset: int, sizes: list[int], piece: int, out: Bytes) -> None:
+        """Read chunks that are stored as they are, one after another, straight into their rows."""
+        for k, size in enumerate(sizes):
+            if size != self._chunk_bytes:
+                raise self._short(piece + k)
+        self._fetch(fd, out, offset, piece)
+
+    def _fetch(self, fd: int, target: Bytes, offset: int, piece: int) -> None:
+        try:
+            got = read_into(fd, [target.data], offset)
+        except OSError as error:
+            raise self._damage(piece, f"cannot be read: {error.strerror}") from error
+        if got < len(target):
+            raise self._damage(piece, f"the file ends {len(target) - got} bytes too early")
+
+    def _short(self, piece: int) -> DamageError:
+        return self._damage(
+            piece, f"holds {int(self._facts.sizes[piece])} bytes where {self._chunk_bytes} are due"
+        )
+
+    def _damage(self, piece: int, what: str) -> DamageError:
+        chunk, part = divmod(piece, self._pieces)
+        start, stop = self._layout.bounds(chunk)
+        of = f" (piece {part} of {self._pieces})" if self._pieces > 1 else ""
+        return DamageError(
+            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}{of}, rows {start} to {stop - 1}: {what}. "
+            "The file is damaged there: restore it from a copy, or leave these rows out"
+        )
+
+    def _overhead_bytes(self) -> int:
+        facts = self._facts
+        largest = int(facts.sizes.max(initial=0))
+        if self._whole_rows and not facts.filters:
+            return GATHER_BYTES
+        everything = int(facts.sizes.sum(dtype=np.int64)) + GAP_BYTES * len(facts.sizes)
+        stored = max(largest, min(GROUP_BYTES, everything))
+        partial = not self._whole_rows or facts.shape[0] % facts.chunk[0] != 0
+        bookkeeping = BOOKKEEPING_BYTES * self._pieces
+        return stored + partial * self._chunk_bytes + self._pipeline.workspace_bytes() + bookkeeping
+
+
+def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int) -> int:
+    """The end of the run of pieces from `i` on that one read fetches."""
+    end = offsets[i] + sizes[i]
+    limit = offsets[i] + GROUP_BYTES
+    j = i + 1
+    while j < n and sizes[j] and 0 <= offsets[j] - end <= gap and offsets[j] + sizes[j] <= limit:
+        end = offsets[j] + sizes[j]
+        j += 1
+    return j
+
+
+class _Target:
+    """Where the pieces of one read go: straight into whole rows, else by way of a chunk that is then cut."""
+
+    def __init__(self, source: ChunkedSource, start: int, out: NDArray[Any]) -> None:
+        facts = source._facts
+        self._chunk, self._shape, self._grid = facts.chunk, facts.shape, source._grid
+        self._start, self._n_rows = start, len(out)
+        self._chunk_bytes, self._pipeline = source._chunk_bytes, source._pipeline
+        self._plain_edges, self._whole_rows = facts.plain_edges, source._whole_rows
+        self._lane, self._lanes, self._fill_item = source._lane, source._lanes, source._fill
+        self._flat = byte_view(out)
+        self._items = self._flat.view(self._lane).reshape(*out.shape, self._lanes)
+        self._cut: Bytes | None = None
+
+    def rows(self, i: int, j: int) -> Bytes:
+        """The bytes of the whole-row chunks ``[i, j)``."""
+        return self._flat[i * self._chunk_bytes : j * self._chunk_bytes]
+
+    def decode(self, i: int, stored: Bytes, mask: int) -> None:
+        """Decode piece `i`."""
+        if self._whole_rows:
+            rows = self.rows(i, i + 1)
+            if len(rows) == self._chunk_bytes:
+                self._pipeline.decode(stored, mask, rows)
+                return
+        if self._cut is None:
+            self._cut = np.empty(self._chunk_bytes, dtype=np.uint8)
+        place = self._place(i)
+        size = tuple(s.stop - s.start for s in place)
+        if self._plain_edges and size != self._chunk:
+            mask = -1  # stored without any filter, whatever its mask says
+        self._pipeline.decode(stored, mask, self._cut)
+        items = self._cut.view(self._lane).reshape(*self._chunk, self._lanes)
+        self._items[place] = items[tuple(slice(0, n) for n in size)]
+
+    def fill(self, i: int) -> None:
+        """Piece `i` is not stored: the fill value."""
+        self._items[self._place(i)] = self._fill_item
+
+    def _place(self, i: int) -> tuple[slice, ...]:
+        """The part of the output that piece `i` fills."""
+        place: list[slice] = []
+        for axis in range(len(self._chunk) - 1, 0, -1):
+            i, at = divmod(i, self._grid[axis])
+            first = at * self._chunk[axis]
+            place.append(slice(first, min(first + self._chunk[axis], self._shape[axis])))
+        first = i * self._chunk[0]
+        place.append(slice(first, min(first + self._chunk[0], self._n_rows)))
+        return tuple(reversed(place))

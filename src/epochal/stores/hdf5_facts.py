@@ -1,0 +1,90 @@
+"""What is kept of an HDF5 file once it was indexed: plain facts that pickle, nothing of h5py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.stores.descriptor import Stamp
+from epochal.stores.filters import Filter
+from epochal.stores.store import Other
+from epochal.stores.strings import Padding
+
+__all__ = ["Chunked", "Compact", "Contiguous", "Facts", "FileFacts", "Library", "Shape"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Of any source: its path in the file, its shape, what a read returns, and the strings in an item to pad anew."""
+
+    name: str
+    shape: Shape
+    dtype: np.dtype
+    paddings: tuple[Padding, ...] = field(default=(), kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunked(Facts):
+    """Chunks on a grid, in raster order: 16 bytes a chunk at most.
+
+    Parameters
+    ----------
+    chunk
+        Shape of a chunk, as many axes as `shape`.
+    filters
+        In the order in which they were applied.
+    offsets, sizes
+        Of each chunk in the file; size 0 where none is stored.
+    masks
+        Of the filters left out; None where none is.
+    fill
+        The bytes of one item where no chunk is stored.
+    plain_edges
+        Whether chunks that reach over the dataset's edge are stored without filters.
+    """
+
+    chunk: Shape
+    filters: tuple[Filter, ...]
+    offsets: NDArray[np.int64] = field(repr=False)
+    sizes: NDArray[np.uint32] = field(repr=False)
+    masks: NDArray[np.uint32] | None = field(repr=False)
+    fill: bytes
+    plain_edges: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Contiguous(Facts):
+    """All rows in one place."""
+
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compact(Facts):
+    """Bytes that are here already: those of the whole source, or of one item that is everywhere."""
+
+    data: bytes
+    repeated: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Library(Facts):
+    """Read by libhdf5, for the reason given."""
+
+    chunk: Shape
+    why: str
+    codec: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FileFacts:
+    """One file: how it looked when it was indexed, its sources in order, and the rest."""
+
+    path: str
+    stamp: Stamp
+    sources: tuple[Facts, ...]
+    others: tuple[Other, ...]

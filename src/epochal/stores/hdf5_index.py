@@ -1,0 +1,320 @@
+"""An HDF5 file as facts: what in it can be a source, where its bytes lie, and why the rest cannot.
+
+h5py opens the file without a lock, is asked once, and lets it go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+
+from epochal.errors import FormatError, UnsafeError
+from epochal.stores.descriptor import Stamp, changed
+from epochal.stores.filters import Filter, describe, why_not
+from epochal.stores.hdf5_chunks import (
+    MAX_CHUNKS,
+    ChunkIndex,
+    Refused,
+    addresses_hold,
+    chunk_index,
+    edges_are_plain,
+)
+from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library, Shape
+from epochal.stores.hdf5_types import fixed_dtype, paddings_of
+from epochal.stores.hdf5_walk import BROKEN, address_of, walk
+from epochal.stores.store import Other
+
+__all__ = ["ALLOWED", "index_file", "load_plugins"]
+
+ALLOWED = ("virtual", "library")
+
+MAX_OBJECTS = 1_000_000
+MAX_CHUNK_BYTES = 1 << 31
+MAX_COMPACT_BYTES = 1 << 16
+# An index is held whole: one that is much larger than its file describes chunks that are not there.
+INDEX_BYTES_A_CHUNK, INDEX_FREE_BYTES, INDEX_TIMES_FILE = 16, 1 << 26, 16
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What the caller allows. `raw` False reads everything through the library."""
+
+    virtual: bool
+    library: bool
+    raw: bool = True
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str
+    stamp: Stamp
+    userblock_bytes: int
+    rules: _Rules
+
+
+def index_file(
+    path: str, *, allow: Collection[str] = (), untrusted: bool = False, raw: bool = True
+) -> FileFacts:
+    """Index the HDF5 file at `path`.
+
+    Raises
+    ------
+    FormatError
+        libhdf5 cannot open it.
+    UnsafeError
+        `allow` names something that cannot be allowed.
+    ChangedError
+        It was written to meanwhile.
+    """
+    if unknown := sorted(set(allow) - set(ALLOWED)):
+        raise UnsafeError(
+            f"allow={unknown[0]!r} is nothing that can be allowed: {', '.join(ALLOWED)}"
+        )
+    rules = _Rules("virtual" in allow, "library" in allow or not untrusted, raw)
+    before = Stamp.at(path)
+    with _opened(path) as file:
+        context = _File(path, before, file.userblock_size, rules)
+        sources, others = _survey(file, context)
+    after = Stamp.at(path)
+    if after != before:
+        raise changed(path, before, after)
+    return FileFacts(path, before, tuple(sources), tuple(others))
+
+
+def _opened(path: str) -> Any:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except BROKEN as error:
+        text = " ".join(str(error).split())
+        if "truncated" in text:
+            what = "the file is truncated: its writer or its download was stopped. Get it again"
+        elif "h5clear" in text or "already open" in text:
+            what = "a program has it open for writing, or died while it had. Close it there, or run: h5clear -s FILE"
+        else:
+            what = "its HDF5 metadata are damaged, or newer than this libhdf5"
+        raise FormatError(f"{path}: {what} (libhdf5: {text})") from error
+
+
+def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
+    sources: list[Facts] = []
+    others: list[Other] = []
+    known: dict[tuple[int, int], Facts | Other] = {}
+    for name, found in walk(file.id):
+        if isinstance(found, str):
+            others.append(Other(name, found))
+            continue
+        address = address_of(found)
+        facts = known.get(address) if address else None
+        if facts is None:
+            facts = _look(found, name, context)
+            if address:
+                known[address] = facts
+        else:
+            facts = replace(facts, name=name)
+        if isinstance(facts, Other):
+            others.append(facts)
+        else:
+            sources.append(facts)
+        if len(sources) + len(others) > MAX_OBJECTS:
+            raise UnsafeError(
+                f"{context.path}: more than {MAX_OBJECTS} objects: refused, listing them has no bound"
+            )
+    return sources, others
+
+
+def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
+    """Facts of one dataset; whatever is wrong with it is its own matter, the others stay usable."""
+    shape: Shape | None = None
+    dtype = ""
+    try:
+        shape = dataset.shape
+        dtype = _type_text(dataset)
+        return _facts(dataset, name, context)
+    except Refused as refused:
+        return Other(name, str(refused), shape, dtype)
+    except BROKEN as error:
+        return Other(name, f"libhdf5 cannot read what describes it: {error}", shape, dtype)
+
+
+def _type_text(dataset: Any) -> str:
+    try:
+        return str(dataset.dtype)
+    except BROKEN:
+        return ""
+
+
+def _facts(dataset: Any, name: str, context: _File) -> Facts:
+    space = dataset.get_space().get_simple_extent_type()
+    if space == h5py.h5s.NULL:
+        raise Refused("it has no data space: nothing is stored")
+    if space == h5py.h5s.SCALAR or not dataset.shape:
+        raise Refused("a scalar: it has no rows")
+    dtype = fixed_dtype(dataset)
+    base = dtype.base
+    facts = Facts(name, dataset.shape + dtype.shape, base)
+    nbytes = prod(facts.shape) * base.itemsize
+    if nbytes >= 1 << 63 or max(facts.shape) >= 1 << 62:
+        raise Refused(f"its shape {facts.shape} is more than any machine can address")
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL:
+        return _virtual(facts, context)
+    if plist.get_external_count():
+        raise Refused(
+            "its data are in another file (external storage): not followed, nothing allows it"
+        )
+    if nbytes == 0:
+        return Compact(facts.name, facts.shape, facts.dtype, b"")
+    return _stored(dataset, plist, facts, dtype, context)
+
+
+def _stored(dataset: Any, plist: Any, facts: Facts, dtype: np.dtype, context: _File) -> Facts:
+    chunked = plist.get_layout() == h5py.h5d.CHUNKED
+    chunk = plist.get_chunk() + dtype.shape if chunked else ()
+    filters = _filters(plist) if chunked else ()
+    if chunked and prod(chunk) * facts.dtype.itemsize > MAX_CHUNK_BYTES:
+        raise Refused(f"its chunks {chunk} are larger than {MAX_CHUNK_BYTES} bytes")
+    paddings = paddings_of(dataset, dtype)
+    why = _why_library(paddings, filters, context)
+    if why:
+        return _library(facts, chunk, filters, why, context)
+    facts = replace(facts, paddings=paddings)
+    if chunked:
+        return _chunked(dataset, plist, facts, chunk, filters, context)
+    return _unchunked(dataset, plist, facts, context)
+
+
+def _why_library(paddings: object, filters: tuple[Filter, ...], context: _File) -> str:
+    if not context.rules.raw:
+        return "the library was asked for"
+    if paddings is None:
+        return "its stored type is converted by libhdf5"
+    return why_not(filters)
+
+
+def _filters(plist: Any) -> tuple[Filter, ...]:
+    found = (plist.get_filter(i) for i in range(plist.get_nfilters()))
+    return tuple(Filter(number, tuple(cd)) for number, _, cd, _ in found)
+
+
+def _virtual(facts: Facts, context: _File) -> Facts:
+    if not context.rules.virtual:
+        raise Refused(
+            'a virtual dataset: it reads other files; allow=("virtual",) reads it through libhdf5'
+        )
+    return Library(facts.name, facts.shape, facts.dtype, (), "a virtual dataset", "virtual")
+
+
+def _library(
+    facts: Facts, chunk: Shape, filters: tuple[Filter, ...], why: str, context: _File
+) -> Facts:
+    if not context.rules.library:
+        raise Refused(
+            f'{why}, which an untrusted file may not ask for; allow=("library",) reads it'
+        )
+    for each in filters:
+        if not _registered(each.id):
+            raise Refused(
+                f"filter {each.id} ({each.label}) needs a plugin: pip install 'epochal[hdf5]'"
+            )
+    return Library(facts.name, facts.shape, facts.dtype, chunk, why, describe(filters))
+
+
+def _registered(number: int) -> bool:
+    if not h5py.h5z.filter_avail(number):
+        load_plugins()
+    return bool(h5py.h5z.filter_avail(number))
+
+
+def load_plugins() -> None:
+    """Register the filters of hdf5plugin, where it is installed."""
+    with suppress(ImportError):
+        import_module("hdf5plugin")
+
+
+def _chunked(
+    dataset: Any,
+    plist: Any,
+    facts: Facts,
+    chunk: Shape,
+    filters: tuple[Filter, ...],
+    context: _File,
+) -> Facts:
+    n_chunks = prod(-(-n // c) for n, c in zip(facts.shape, chunk, strict=True))
+    if n_chunks > MAX_CHUNKS:
+        raise Refused(f"{n_chunks} chunks: more than {MAX_CHUNKS} are not indexed")
+    index_bytes = n_chunks * INDEX_BYTES_A_CHUNK
+    if index_bytes > max(INDEX_FREE_BYTES, INDEX_TIMES_FILE * context.stamp.size_bytes):
+        return _library(facts, chunk, filters, f"{n_chunks} chunks in a small file", context)
+    plain_edges = edges_are_plain(plist) if filters else False
+    if plain_edges is None:
+        return _library(
+            facts, chunk, filters, "whether its edges are filtered cannot be told", context
+        )
+    fill = _fill(plist, facts)
+    if fill is None:
+        return _library(facts, chunk, filters, "its fill value is not of its own type", context)
+    index = _index(dataset, facts.shape, chunk, context)
+    if index is None:
+        return _library(facts, chunk, filters, "this libhdf5 gives wrong addresses", context)
+    base = facts.name, facts.shape, facts.dtype
+    return Chunked(*base, chunk, filters, *index, fill, plain_edges, paddings=facts.paddings)
+
+
+def _index(dataset: Any, shape: Shape, chunk: Shape, context: _File) -> ChunkIndex | None:
+    ndim = dataset.rank  # fewer axes than `shape` where items are arrays
+    file_bytes = context.stamp.size_bytes
+    index = chunk_index(dataset, shape[:ndim], chunk[:ndim], file_bytes)
+    if not context.userblock_bytes:
+        return index
+    return (
+        index if addresses_hold(dataset, context.path, shape[:ndim], chunk[:ndim], index) else None
+    )
+
+
+def _fill(plist: Any, facts: Facts) -> bytes | None:
+    """The bytes of one item where nothing is stored, as h5py shows them; None where that takes a conversion."""
+    if (
+        plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
+        or plist.get_fill_time() == h5py.h5d.FILL_TIME_NEVER
+    ):
+        return bytes(facts.dtype.itemsize)
+    if plist.fill_value_defined() == h5py.h5d.FILL_VALUE_DEFAULT:
+        return bytes(facts.dtype.itemsize)
+    value = np.zeros((), dtype=facts.dtype)
+    try:
+        plist.get_fill_value(value)
+    except BROKEN:
+        return None
+    return value.tobytes()
+
+
+def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
+    nbytes = prod(facts.shape) * facts.dtype.itemsize
+    base = facts.name, facts.shape, facts.dtype
+    stored = dataset.get_storage_size()
+    if stored == 0:  # its offset means nothing then: with a user block it is not even None
+        fill = _fill(plist, facts)
+        return (
+            Library(*base, (), "fill value")
+            if fill is None
+            else Compact(*base, fill, repeated=True)
+        )
+    if stored < nbytes:
+        raise Refused(f"{stored} bytes are stored where its shape takes {nbytes}")
+    if plist.get_layout() == h5py.h5d.COMPACT:
+        if nbytes > MAX_COMPACT_BYTES:
+            raise Refused(f"{nbytes} bytes in a layout that holds {MAX_COMPACT_BYTES} at most")
+        return Compact(*base, h5py.Dataset(dataset)[...].tobytes())
+    offset = dataset.get_offset()
+    if offset is None or offset > context.stamp.size_bytes - nbytes:
+        raise Refused(
+            f"it lies at {offset} and has {nbytes} bytes in a file of {context.stamp.size_bytes} bytes"
+        )
+    return Contiguous(*base, offset, paddings=facts.paddings)

@@ -1,0 +1,87 @@
+"""What lies in an HDF5 file, by path: hard links within the file only, each group once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+
+__all__ = ["BROKEN", "address_of", "walk"]
+
+MAX_DEPTH = 64
+
+# Whatever a damaged file makes libhdf5 say through h5py.
+BROKEN = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+    MemoryError,
+)
+
+
+def walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """Each dataset below the group `root` with its path, or a path with why there is none."""
+    return _descend(root, "", 0, set())
+
+
+def _descend(
+    group: Any, prefix: str, depth: int, seen: set[tuple[int, int]]
+) -> Iterator[tuple[str, Any]]:
+    """Each dataset below `group` with its path, or a path with why nothing is there; each group once."""
+    address = address_of(group)
+    if address is None or address in seen:
+        yield prefix.rstrip("/"), "a group that leads back to itself or cannot be read"
+        return
+    seen.add(address)
+    if depth > MAX_DEPTH:
+        yield prefix.rstrip("/"), f"groups nested deeper than {MAX_DEPTH}"
+        return
+    try:
+        names = list(group)
+    except BROKEN as error:
+        yield prefix.rstrip("/"), f"a group that cannot be read: {error}"
+        return
+    for raw in names:
+        name = prefix + raw.decode("utf-8", "surrogateescape")
+        try:
+            found = _resolve(group, raw)
+        except BROKEN as error:
+            yield name, f"cannot be opened: {error}"
+            continue
+        if isinstance(found, h5py.h5g.GroupID):
+            yield from _descend(found, name + "/", depth + 1, seen)
+        else:
+            yield name, found
+
+
+def _resolve(group: Any, raw: bytes) -> Any:
+    """The dataset or group of that name in this very file, or why it is neither."""
+    kind = group.links.get_info(raw).type
+    if kind == h5py.h5l.TYPE_SOFT:
+        return f"a soft link to {_text(group.links.get_val(raw))!r}: read it by that name"
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        file, there = group.links.get_val(raw)[:2]
+        return f"an external link to {_text(there)!r} in {_text(file)!r}: links to other files are not followed"
+    if kind != h5py.h5l.TYPE_HARD:
+        return "a link of a kind of its own: not followed"
+    found = h5py.h5o.open(group, raw)
+    if isinstance(found, h5py.h5g.GroupID | h5py.h5d.DatasetID):
+        return found
+    return "a named type, not data"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def address_of(found: Any) -> tuple[int, int] | None:
+    try:
+        info = h5py.h5o.get_info(found)
+    except BROKEN:
+        return None
+    return info.fileno, info.addr

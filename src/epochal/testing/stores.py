@@ -1,0 +1,123 @@
+"""Stores for tests: arrays cut into chunks, and wrappers that count, slow down or tear another store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import DamageError
+from epochal.layout import Layout
+from epochal.stores.store import Other, Source
+
+__all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "TornSource"]
+
+
+class _ChunkedArray:
+    """An array that can only be read in whole chunks, as if they had to be decoded."""
+
+    def __init__(self, array: NDArray[Any], chunk_rows: int) -> None:
+        self._array = array
+        n_chunks = -(-len(array) // chunk_rows)
+        row_bytes = array[:1].nbytes
+        self.layout = Layout(
+            shape=array.shape,
+            dtype=array.dtype,
+            chunk_rows=chunk_rows,
+            piece_bytes=np.full((n_chunks, 1), max(chunk_rows * row_bytes // 2, 1), np.uint32),
+            codec="pretended",
+        )
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Copy whole chunks."""
+        rows = self._array[start * self.layout.chunk_rows : stop * self.layout.chunk_rows]
+        assert out.shape == rows.shape
+        assert out.flags.c_contiguous
+        out[...] = rows
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Never: these rows cannot be read alone."""
+        raise AssertionError("read_rows on a source whose rows cannot be read alone")
+
+
+class ChunkedArrays:
+    """Arrays as a store of chunked sources: ``ChunkedArrays({"X": (array, chunk_rows)})``."""
+
+    name = "<chunked arrays>"
+    others: tuple[Other, ...] = ()
+
+    def __init__(self, arrays: Mapping[str, tuple[NDArray[Any], int]]) -> None:
+        self.sources: dict[str, Source] = {
+            name: _ChunkedArray(array, chunk_rows) for name, (array, chunk_rows) in arrays.items()
+        }
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class CountingSource:
+    """Counts how often each chunk, and how many single rows, are read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self.layout = source.layout
+        self.chunks: Counter[int] = Counter()
+        self.rows = 0
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Count and read."""
+        with self._lock:
+            self.chunks.update(range(start, stop))
+        self._source.read(start, stop, out)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Count and read."""
+        with self._lock:
+            self.rows += len(rows)
+        self._source.read_rows(rows, out)
+
+
+class SlowSource:
+    """Waits before each read."""
+
+    def __init__(self, source: Source, seconds: float) -> None:
+        self._source = source
+        self._seconds = seconds
+        self.layout = source.layout
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Wait and read."""
+        time.sleep(self._seconds)
+        self._source.read(start, stop, out)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Wait and read."""
+        time.sleep(self._seconds)
+        self._source.read_rows(rows, out)
+
+
+class TornSource:
+    """One chunk of it does not decode."""
+
+    def __init__(self, source: Source, torn_chunk: int) -> None:
+        self._source = source
+        self._torn_chunk = torn_chunk
+        self.layout = replace(source.layout, rows_alone=False)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Fail if the torn chunk is among those asked for."""
+        if start <= self._torn_chunk < stop:
+            first, last = self.layout.bounds(self._torn_chunk)
+            raise DamageError(f"chunk {self._torn_chunk} (rows {first} to {last}) does not decode: it is torn")
+        self._source.read(start, stop, out)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Never: its rows are in chunks."""
+        raise AssertionError("read_rows on a torn source")
