@@ -1,4 +1,6 @@
-"""epochal: train on datasets larger than memory, in exactly shuffled order, at the speed of reading them once."""
+"""epochal: train on datasets larger than memory, in exactly shuffled order, at the speed of
+reading them once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Batches", "Dataset", "EpochalError", "Plan", "from_arrays", "open"]
 
-# What is public, and where it lives: loaded when first asked for, so that importing epochal loads nothing.
+# What is public, and where it lives: loaded when first asked for, so that importing epochal loads
+# nothing.
 _PUBLIC = {
     "Batches": ("epochal.batches", "Batches"),
     "Dataset": ("epochal.dataset", "Dataset"),

@@ -12,13 +12,14 @@ from epochal.errors import MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
 from epochal.execute.probe import probe
-from epochal.execute.run import Run
+from epochal.execute.run import Run, kept_bytes
 from epochal.execute.scratch import scratch_folder
 from epochal.plan.choose import choose
 from epochal.plan.machine import Machine, Rates
 from epochal.plan.order import Order, Rows
 from epochal.plan.page import compare
 from epochal.plan.plan import Plan, Prediction
+from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
 from epochal.schemes.shuffled import ShuffledSequential
 from epochal.stores.store import Source
@@ -26,6 +27,16 @@ from epochal.stores.store import Source
 __all__ = ["Batches", "Report", "Settings"]
 
 STATE_VERSION = 1
+END = -1  # the row of a state that was saved after the last batch, wherever that is
+
+# Orders of rows that do not depend on the batch size: a state of theirs may be loaded with another.
+ELASTIC = {
+    "sequential",
+    "shuffled_sequential",
+    "even_sequential",
+    "even_shuffled_sequential",
+    "chunkwise_shuffled_sequential",
+}
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,10 @@ class Report:
 class Batches:
     """Mini-batches of some sources in the order of a scheme.
 
-    Iterating runs one epoch. Iterating again after it was exhausted runs the next one and keeps what it can: resident
-    rows, the spool, the first batches. An abandoned iteration does not count: the next one starts the same epoch
-    again, or, after `load_state_dict`, at that very row. Only one iteration is alive at a time.
+    Iterating runs one epoch. Iterating again after it was exhausted runs the next one and keeps
+    what it can: resident rows, the spool, the first batches. An abandoned iteration does not count:
+    the next one starts the same epoch again, or, after `load_state_dict`, at that very row. Only
+    one iteration is alive at a time.
 
     Made by `Dataset.batches`. Pickles as its configuration and position.
     """
@@ -93,18 +105,18 @@ class Batches:
 
     def _reset(self) -> None:
         self._plan: Plan | None = None
-        self._run: Run | None = None
+        self._planned_epoch = -1
+        self._running: Run | None = None
+        self._primed: Run | None = None
         self._pool: Pool | None = None
         self._pid = os.getpid()
         self._kept: dict[str, Any] = {}
-        self._kept_epoch = self._planned_epoch = -1
         self._next_order: Order | None = None
         self._meter = Meter()
         self._report: Report | None = None
-        self._later = False
         self._no_scratch = False
 
-    # Order and position -------------------------------------------------------------------------------------------
+    # Order and position ----------------------------------------------------------------
 
     @property
     def scheme(self) -> Scheme:
@@ -126,12 +138,13 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """The position: a few integers, and what the order depends on. JSON-able.
 
-        The position counts rows of the global order, so it may be loaded by another number of ranks.
+        The position counts rows of the global order, so it may be loaded by another number of
+        ranks.
         """
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
-            "row": self._batch * self._group if self._batch < len(self) else self._all_rows,
+            "row": self._batch * self._group if self._batch < len(self) else END,
             "scheme": self.scheme.config(),
             "sources": list(self._sources),
         }
@@ -140,9 +153,9 @@ class Batches:
     def _group(self) -> int:
         return self.scheme.batch_size * self.scheme.world
 
-    @property
-    def _all_rows(self) -> int:
-        return -1  # the end of an epoch, wherever that is
+    @staticmethod
+    def _group_of(config: Mapping[str, Any]) -> int:
+        return int(config["batch_size"] or 1) * int(config["shard"][1])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position: the next iteration yields the batches that were left, bit for bit.
@@ -150,120 +163,175 @@ class Batches:
         Raises
         ------
         MismatchError
-            If the state is that of another order, or lies inside one of this iteration's global batches.
+            If the state is that of another order, or lies inside one of this iteration's global
+            batches.
         """
-        batch = self._position_of(state)
-        self._stop()
-        self._order = self._order.at(int(state["epoch"]))
-        self._start = self._batch = batch
-        self._drop_kept()
+        self._go_to(int(state["epoch"]), self._position_of(state))
 
     def _position_of(self, state: Mapping[str, Any]) -> int:
         if state.get("version") != STATE_VERSION:
             raise MismatchError(
-                f"this is no state that can be loaded: version {state.get('version')!r}, not {STATE_VERSION}"
+                f"this is no state that can be loaded: version {state.get('version')!r}, "
+                f"not {STATE_VERSION}"
             )
         mine, theirs = self.scheme.config(), dict(state["scheme"])
-        free = {"epoch", "shard", "batch_size"}
+        free = {"epoch", "shard"} | ({"batch_size"} if self.scheme.name in ELASTIC else set())
         for key in sorted((mine.keys() | theirs.keys()) - free):
             if mine.get(key) != _plain(theirs.get(key)):
                 raise MismatchError(
-                    f"the state is of another order: its {key} is {theirs.get(key)!r}, here it is {mine.get(key)!r}"
+                    f"the state is of another order: its {key} is {theirs.get(key)!r}, "
+                    f"here it is {mine.get(key)!r}"
                 )
         if list(state["sources"]) != list(self._sources):
             raise MismatchError(
-                f"the state is of the sources {', '.join(state['sources'])}; here they are {', '.join(self._sources)}"
+                f"the state is of the sources {', '.join(state['sources'])}; "
+                f"here they are {', '.join(self._sources)}"
             )
         row = int(state["row"])
-        if row == self._all_rows:
+        if row == END:
             return len(self)
+        if self.scheme.name not in ELASTIC and self._group_of(theirs) != self._group:
+            raise MismatchError(
+                f"the state is of global batches of {self._group_of(theirs)} rows, "
+                f"here they have {self._group}: the order of {self.scheme.name} depends on that"
+            )
         if row % self._group:
             raise MismatchError(
-                f"the state lies at row {row} of the order, inside a global batch of {self._group} rows "
-                f"({self.scheme.batch_size} a rank, {self.scheme.world} ranks): use a batch size that divides it"
+                f"the state lies at row {row} of the order, inside a global batch of {self._group} "
+                f"rows ({self.scheme.batch_size} a rank, {self.scheme.world} ranks): "
+                f"use a batch size that divides it"
             )
         return min(row // self._group, len(self))
 
-    # Iteration ----------------------------------------------------------------------------------------------------
+    # Iteration ----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        self._stop()
-        if self._start >= len(self) > 0 and self._start_is_end():
+        if self._running is not None:
+            self._abandon(self._running)
+        if self._start >= len(self) > 0:
+            # A state saved after the last batch: nothing is left of that epoch, and the next one
+            # follows.
+            self._go_to(self.epoch + 1, 0)
             return iter(())
         return self._iterate(self._start)
 
-    def _start_is_end(self) -> bool:
-        """A state saved after the last batch: nothing is left of that epoch, and the next one follows."""
-        self._advance({}, keep=False)
-        return True
-
     def _iterate(self, start: int) -> Iterator[Any]:
         self._batch = start
-        mine: Run | None = None
+        run = self._begin(start)
+        show = batch_bar if self._settings.progress else no_bar
         try:
-            while True:
-                try:
-                    if mine is None or self._run is None:
-                        mine = self._prepare(self._batch)
-                    batch = next(mine)
-                except ScratchError:
-                    if self._no_scratch:
-                        raise
-                    self._stop()
-                    self._drop_kept()
-                    self._no_scratch, self._plan, mine = True, None, None
-                    continue
-                except StopIteration:
-                    break
-                self._batch += 1
-                yield batch
-                if self._run is not mine:
-                    raise RuntimeError("this iteration ended: another one was started, or a state was loaded")
-            self._record()
-            self._advance(mine.leave() if mine else {}, keep=True)
+            with show(len(self), start, f"epoch {self.epoch}") as advance:
+                while True:
+                    try:
+                        batch = next(run)
+                    except StopIteration:
+                        break
+                    except ScratchError:
+                        if self._no_scratch:
+                            raise
+                        run = self._without_scratch()
+                        continue
+                    self._batch += 1
+                    yield batch
+                    advance()
+                    if self._running is not run:
+                        raise MismatchError(
+                            "this iteration ended when another was started, or a state was loaded"
+                        )
+            self._finish_epoch(run)
         finally:
-            if mine is not None and self._run is mine:
-                self._abandon()
+            if self._running is run:  # abandoned: the next iteration starts where this one did
+                self._abandon(run)
 
-    def _abandon(self) -> None:
-        self._record()
-        self._stop()
-        self._batch = self._start
-
-    def _prepare(self, start: int) -> Run:
-        """Plan the epoch and set up its run."""
+    def _begin(self, start: int) -> Run:
+        """The run of this epoch: the one that was primed, or a new one."""
         if self._pid != os.getpid():  # threads do not survive a fork
             self._reset()
+        run, self._primed = self._primed, None
+        if run is None:
+            run = self._new_run(start)
+        self._meter = run.meter
+        self._running = run
+        return run
+
+    def _new_run(self, start: int) -> Run:
+        """Plan the epoch and set up its run."""
         if self._pool is None:
             self._pool = Pool(self._settings.threads)
-        if self._kept_epoch != self.epoch or start:
-            self._drop_kept()
-        if self._next_order is not None and self._next_order.scheme.epoch == self.epoch:
-            self._order = self._next_order
+        following = self._next_order
+        if following is not None and following.scheme.epoch == self.epoch:
+            self._order = following
         plan = self._plan_for(start)
-        spools = any(feed.kind == "spool" and feed.roll for feed in plan.feeds)
-        self._next_order = self._order.at(self.epoch + 1) if spools and not start else None
-        meter = Meter(plan.strategy, sum(n for what, n in plan.held[:2]))
-        meter.carry_from(self._meter, bool(self._kept))
-        self._meter = meter
-        self._later = bool(self._kept)
-        self._run = Run(
+        rolls = not start and any(feed.roll for feed in plan.feeds)
+        self._next_order = self._order.at(self.epoch + 1) if rolls else None
+        kept, self._kept = self._kept, {}
+        held_bytes = sum(n_bytes for _, n_bytes in plan.held[:2]) + sum(
+            map(kept_bytes, kept.values())
+        )
+        return Run(
             plan,
             self._order,
             self._next_order,
             self._sources,
             pool=self._pool,
-            meter=meter,
-            scratch=self._folder or Path("."),
+            meter=Meter(plan.strategy, held_bytes),
+            scratch=self._folder,
             finish=self._finish,
-            kept=self._kept,
+            kept=kept,
             start_batch=start,
         )
+
+    def _without_scratch(self) -> Run:
+        """Scratch gave out: plan the rest of the epoch anew, without it."""
+        self._halt()
         self._kept = {}
-        return self._run
+        self._no_scratch, self._plan = True, None
+        self._running = run = self._new_run(self._batch)
+        self._meter = run.meter
+        return run
+
+    def _finish_epoch(self, run: Run) -> None:
+        """Keep what the next epoch can use, and start on its first batches."""
+        self._record(run)
+        self._kept = run.leave()
+        self._running = None
+        self._order = self._order.at(self.epoch + 1)
+        self._start = self._batch = 0
+        if run.rolled or run.plan.strategy != "spool":
+            self._primed = self._new_run(0)
+            self._primed.prime()
+
+    def _abandon(self, run: Run) -> None:
+        self._record(run)
+        self._halt()
+        self._kept = run.salvage()
+        self._batch = self._start
+
+    def _go_to(self, epoch: int, batch: int) -> None:
+        """Another position: whatever was kept for this one is of no use there."""
+        self._halt()
+        self._kept = {}
+        self._order = self._order.at(epoch)
+        self._start = self._batch = batch
+
+    def _halt(self) -> None:
+        """Stop what is going on: no thread is left."""
+        self._running = self._primed = self._next_order = None
+        pool, self._pool = self._pool, None
+        if pool is not None and self._pid == os.getpid():
+            pool.close()
+
+    def close(self) -> None:
+        """Stop, and let go of all that is kept between epochs: memory, threads and scratch."""
+        self._halt()
+        self._kept = {}
+
+    # Plans ----------------------------------------------------------------
 
     def _plan_for(self, start: int) -> Plan:
-        """The first plan serves every epoch, but that windows are counted anew: each epoch touches other chunks."""
+        """The first plan serves every epoch, but that windows are counted anew: each epoch touches
+        other chunks.
+        """
         if start:
             return self._choose(start)
         first = self.plan
@@ -273,39 +341,9 @@ class Batches:
         self._plan = self._choose(only=(first.strategy,))
         return self._plan
 
-    def _advance(self, kept: dict[str, Any], keep: bool) -> None:
-        """An epoch is over: the next one follows."""
-        self._run = None
-        self._kept, self._kept_epoch = kept, self.epoch + 1
-        self._order = self._order.at(self.epoch + 1)
-        self._start = self._batch = 0
-        if not any(part is not None for part in kept.values()):
-            self._kept = {}
-
-    def _drop_kept(self) -> None:
-        self._kept, self._next_order = {}, None
-
-    def _stop(self) -> None:
-        """Stop the run that is going on: its threads end, its scratch is gone."""
-        if self._run is not None:
-            self._run = None
-            if self._pool is not None and self._pid == os.getpid():
-                self._pool.close()
-            self._pool = None
-            self._drop_kept()
-
-    def close(self) -> None:
-        """Stop, and let go of all that is kept between epochs."""
-        self._stop()
-        self._drop_kept()
-        if self._pool is not None and self._pid == os.getpid():
-            self._pool.close()
-        self._pool = None
-
-    # Plans --------------------------------------------------------------------------------------------------------
-
     @property
     def _folder(self) -> Path | None:
+        """Where scratch goes; None where none may."""
         if self._settings.scratch is False or self._no_scratch:
             return None
         given = self._settings.scratch
@@ -346,11 +384,9 @@ class Batches:
         plan = self.plan
         return Report(plan, plan.predicted, None)
 
-    def _record(self) -> None:
+    def _record(self, run: Run) -> None:
         """Put what was measured beside what was predicted."""
-        if self._run is None:
-            return
-        plan, stats = self._run.plan, self._meter.stats
+        plan, stats = run.plan, run.meter.stats
         measured = Prediction(
             rows=stats.rows,
             read_bytes=stats.bytes_read,
@@ -361,9 +397,9 @@ class Batches:
             seconds=stats.seconds,
             first_batch_seconds=stats.first_batch_seconds,
         )
-        self._report = Report(plan, plan.later if self._later else plan.predicted, measured)
+        self._report = Report(plan, plan.later if run.kept_something else plan.predicted, measured)
 
-    # Pickling -----------------------------------------------------------------------------------------------------
+    # Pickling ----------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -389,7 +425,9 @@ class Batches:
 
 
 def _fitted(scheme: Scheme, budget_bytes: int) -> Scheme:
-    """The same order, held whole if that takes an eighth of the budget, else pile by pile in a sixteenth."""
+    """The same order, held whole if that takes an eighth of the budget, else pile by pile in a
+    sixteenth.
+    """
     if not isinstance(scheme, ShuffledSequential) or scheme.keys is None:
         return scheme
     whole = scheme.n_rows * 8 <= budget_bytes // 8

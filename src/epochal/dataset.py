@@ -36,8 +36,8 @@ Selection = NDArray[np.int64]
 class SourceView:
     """One source of a dataset: ``view[rows]`` reads rows.
 
-    Rows are an int, a slice, a boolean mask, or integers in any order with repeats; negative ones count from the end.
-    What follows a comma indexes the rows that were read: ``ds["X"][10:20, 0]``.
+    Rows are an int, a slice, a boolean mask, or integers in any order with repeats; negative ones
+    count from the end. What follows a comma indexes the rows that were read: ``ds["X"][10:20, 0]``.
     """
 
     def __init__(self, name: str, source: Source, selection: Selection | None) -> None:
@@ -95,8 +95,8 @@ class SourceView:
             return np.flatnonzero(rows)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise RowError(
-                f"rows of {self.name!r} are an int, a slice, a mask of {len(self)} or a list of ints; "
-                f"found {type(key).__name__} of shape {rows.shape} and {rows.dtype}"
+                f"rows of {self.name!r} are an int, a slice, a mask of {len(self)} "
+                f"or a list of ints; found {type(key).__name__}, {rows.shape} {rows.dtype}"
             )
         return self._checked(rows.astype(np.int64))
 
@@ -111,8 +111,9 @@ class SourceView:
 class Dataset:
     """Named sources of equally many rows, read where they lie.
 
-    Made by `epochal.open`, `epochal.from_arrays`, or from another dataset by `split` and `map`. Nothing is ever
-    written to the files. Pickles as paths and indexes; a copy in another process opens them by itself.
+    Made by `epochal.open`, `epochal.from_arrays`, or from another dataset by `split` and `map`.
+    Nothing is ever written to the files. Pickles as paths and indexes; a copy in another process
+    opens them by itself.
     """
 
     def __init__(
@@ -127,7 +128,9 @@ class Dataset:
         lengths = {name: source.layout.n_rows for name, source in sources.items()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-            raise MismatchError(f"sources of one dataset have equally many rows: {told}; name some with sources=")
+            raise MismatchError(
+                f"sources of one dataset have equally many rows: {told}; name some with sources="
+            )
         self.store = store
         self._sources = dict(sources)
         self._selection = selection
@@ -149,7 +152,12 @@ class Dataset:
         """What else the file holds, and why it is not a source here."""
         mine = {id(source) for source in self._sources.values()}
         return self.store.others + tuple(
-            Other(name, _why_other(source, len(self), self._sources), source.layout.shape, str(source.layout.dtype))
+            Other(
+                name,
+                _why_other(source, len(self), self._sources),
+                source.layout.shape,
+                str(source.layout.dtype),
+            )
             for name, source in self.store.sources.items()
             if id(source) not in mine
         )
@@ -173,7 +181,8 @@ class Dataset:
             stored = sizes.show(layout.stored_bytes)
             chunks = f", {layout.chunk_rows} rows a chunk" if layout.kind == "chunked" else ""
             rows.append(
-                f"  {name}: {view.shape} {view.dtype}, {layout.kind}{codec}{chunks}, {stored} stored, {size} decoded"
+                f"  {name}: {view.shape} {view.dtype}, {layout.kind}{codec}{chunks}, "
+                f"{stored} stored, {size} decoded"
             )
         return "\n".join([head, *rows])
 
@@ -192,25 +201,28 @@ class Dataset:
         shard: tuple[int, int] = (0, 1),
         progress: bool = False,
     ) -> Batches:
-        """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are yours to keep.
+        """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are
+        yours to keep.
 
         Parameters
         ----------
         scheme
             One of `epochal.schemes.NAMES`.
         batch_size, num_batches
-            Rows that one rank gets at a time; global batches of an epoch. One of them may be left out but for
-            random schemes.
+            Rows that one rank gets at a time; global batches of an epoch. One of them may be left
+            out but for random schemes.
         sources
             Names, in the order of the tuple; all when None.
         seed, epoch
             What the order is a function of. None draws a seed, which `state_dict` keeps. A
             `numpy.random.RandomState` gives Pylearn2's order.
         memory
-            Ceiling for everything that is held, in bytes or as ``"512MiB"``. None: a quarter of what is free, at most
-            4 GiB. It changes no order, but that of ``chunkwise_shuffled_sequential``, which mixes rows within it.
+            Ceiling for everything that is held, in bytes or as ``"512MiB"``. None: a quarter of
+            what is free, at most 4 GiB. It changes no order, but that of
+            ``chunkwise_shuffled_sequential``, which mixes rows within it.
         scratch
-            Folder for what does not fit; False forbids it. None: `EPOCHAL_SCRATCH`, `TMPDIR` or ``/var/tmp``.
+            Folder for what does not fit; False forbids it. None: `EPOCHAL_SCRATCH`, `TMPDIR` or
+            ``/var/tmp``.
         threads
             Threads that read and decode; None: one a core that this process may use.
         shard
@@ -227,7 +239,9 @@ class Dataset:
         """
         chosen = self._chosen(sources)
         settings = Settings(
-            budget_bytes=sizes.default_memory() if memory is None else sizes.parse(memory, "memory"),
+            budget_bytes=sizes.default_memory()
+            if memory is None
+            else sizes.parse(memory, "memory"),
             threads=default_threads() if threads is None else _positive("threads", threads),
             scratch=scratch,
             progress=progress,
@@ -245,10 +259,16 @@ class Dataset:
         )
 
     def _batches(
-        self, chosen: dict[str, Source], settings: Settings, scheme: str, *, mix_bytes: int, **order: Any
+        self,
+        chosen: dict[str, Source],
+        settings: Settings,
+        scheme: str,
+        *,
+        mix_bytes: int,
+        **order: Any,
     ) -> Batches:
         largest = max(chosen.values(), key=lambda source: source.layout.decoded_bytes).layout
-        mixed = {}
+        mixed: dict[str, Any] = {}
         if scheme == "chunkwise_shuffled_sequential":
             row_bytes = max(sum(source.layout.row_bytes for source in chosen.values()), 1)
             mixed = {"chunk_rows": largest.chunk_rows, "mix_rows": max(1, mix_bytes // row_bytes)}
@@ -263,7 +283,9 @@ class Dataset:
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Plan:
-        """How `batches` of the same arguments would run: strategy, bytes, seconds. Reads a few chunks to measure."""
+        """How `batches` of the same arguments would run: strategy, bytes, seconds. Reads a few
+        chunks to measure.
+        """
         return self.batches(*args, **kwargs).plan
 
     def split(self, *fractions: float, seed: int | None = 0) -> tuple[Dataset, ...]:
@@ -283,7 +305,9 @@ class Dataset:
         (8, 2)
         """
         if not fractions or any(not 0 < f < 1 for f in fractions) or sum(fractions) >= 1 + 1e-9:
-            raise MismatchError(f"split{fractions}: give fractions between 0 and 1 that leave a rest")
+            raise MismatchError(
+                f"split{fractions}: give fractions between 0 and 1 that leave a rest"
+            )
         n = len(self)
         if seed is None:
             rows = np.arange(n, dtype=np.int64)
@@ -296,17 +320,27 @@ class Dataset:
     def _view(self, rows: Selection) -> Dataset:
         selection = rows if self._selection is None else self._selection[rows]
         return Dataset(
-            self.store, self._sources, selection=selection, functions=self._functions, rates=self._rates
+            self.store,
+            self._sources,
+            selection=selection,
+            functions=self._functions,
+            rates=self._rates,
         )
 
     def map(self, function: Callable[[Any], Any]) -> Dataset:
-        """The same dataset, with a function applied to each batch: it gets the named tuple, and may return anything.
+        """The same dataset, with a function applied to each batch: it gets the named tuple, and may
+        return anything.
 
-        It runs on the reading threads, several batches at once. ``ds["X"]`` still gives rows as they are stored.
+        It runs on the reading threads, several batches at once. ``ds["X"]`` still gives rows as
+        they are stored.
         """
         functions = (*self._functions, function)
         return Dataset(
-            self.store, self._sources, selection=self._selection, functions=functions, rates=self._rates
+            self.store,
+            self._sources,
+            selection=self._selection,
+            functions=functions,
+            rates=self._rates,
         )
 
     def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, Source]:
@@ -349,16 +383,20 @@ class _Finish:
 
 
 def _tuple_type(names: tuple[str, ...]) -> Any:
-    """A named tuple type; fields are the last parts of the names where those are distinct identifiers."""
+    """A named tuple type; fields are the last parts of the names where those are distinct
+    identifiers.
+    """
     last = [name.rpartition("/")[2] for name in names]
     short = last if len(set(last)) == len(last) else [name.replace("/", "_") for name in names]
     fields = [
-        name if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") else f"source_{k}"
+        name
+        if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+        else f"source_{k}"
         for k, name in enumerate(short)
     ]
     if len(set(fields)) < len(fields):
         fields = [f"source_{k}" for k in range(len(fields))]
-    return namedtuple("Batch", fields)  # noqa: PYI024 - its fields are known only now
+    return namedtuple("Batch", fields)
 
 
 def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
@@ -372,7 +410,11 @@ def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
             raise SourceNameError(f"{name!r} of {store.name} cannot be a source: {other.why}")
     names = [*sources, *store.sources]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
+    )
     raise SourceNameError(f"no source {name!r} in {store.name}: {hint}")
 
 
@@ -396,7 +438,8 @@ def _default_sources(store: Store) -> dict[str, Source]:
     if not groups:
         return {}
     return max(
-        groups.values(), key=lambda g: (len(g), sum(source.layout.decoded_bytes for source in g.values()))
+        groups.values(),
+        key=lambda g: (len(g), sum(source.layout.decoded_bytes for source in g.values())),
     )
 
 
@@ -420,8 +463,8 @@ def open_dataset(
     target
         Path of an HDF5 file of any writer.
     sources
-        Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose first axis agrees
-        with the largest group of datasets.
+        Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose
+        first axis agrees with the largest group of datasets.
     aliases
         Other names of sources: ``{"images": "train/X"}``.
     load_all
@@ -463,7 +506,9 @@ def open_dataset(
 def _only_default(**arguments: tuple[Any, Any]) -> None:
     for name, (given, default) in arguments.items():
         if given != default:
-            raise MismatchError(f"{name}={given!r}: this version of epochal knows only {name}={default!r}")
+            raise MismatchError(
+                f"{name}={given!r}: this version of epochal knows only {name}={default!r}"
+            )
 
 
 def from_arrays(arrays: Mapping[str, ArrayLike] | None = None, /, **named: ArrayLike) -> Dataset:
@@ -473,5 +518,7 @@ def from_arrays(arrays: Mapping[str, ArrayLike] | None = None, /, **named: Array
     >>> len(ds), ds["X"][[2, 0, 2]].tolist()
     (3, [[4, 5], [0, 1], [4, 5]])
     """
-    store = ArrayStore({name: np.asarray(array) for name, array in {**(arrays or {}), **named}.items()})
+    store = ArrayStore(
+        {name: np.asarray(array) for name, array in {**(arrays or {}), **named}.items()}
+    )
     return Dataset(store, store.sources)

@@ -5,15 +5,16 @@
     EpochalError
     ├── SourceNameError   (KeyError)           no source of that name
     ├── RowError          (IndexError)         a row outside the source
-    ├── SchemeError       (ValueError)         an order that cannot be made: batch size, scheme name, shard, seed
-    ├── MismatchError     (ValueError)         sources that do not go together, a state that is another iteration's
-    ├── BudgetError       (ValueError)         `memory=` cannot hold what must be held at once
-    ├── FileMissingError  (FileNotFoundError)  nothing at that path
-    ├── FormatError       (OSError)            not a file that a store can read: empty, truncated, another format
-    ├── UnsafeError       (PermissionError)    a file that would read other files, run code, or allocate without bound
-    ├── DamageError       (OSError)            a chunk that does not decode to what its file declares
-    ├── ChangedError      (OSError)            the file is no longer the one that was opened
-    └── ScratchError      (OSError)            scratch is full, or not writable
+    ├── SchemeError       (ValueError)         an order that cannot be made: batch size, scheme
+    name, shard, seed ├── MismatchError     (ValueError)         sources that do not go together, a
+    state that is another iteration's ├── BudgetError       (ValueError)         `memory=` cannot
+    hold what must be held at once ├── FileMissingError  (FileNotFoundError)  nothing at that path
+    ├── FormatError       (OSError)            not a file that a store can read: empty, truncated,
+    another format ├── UnsafeError       (PermissionError)    a file that would read other files,
+    run code, or allocate without bound ├── DamageError       (OSError)            a chunk that does
+    not decode to what its file declares ├── ChangedError      (OSError)            the file is no
+    longer the one that was opened └── ScratchError      (OSError)            scratch is full, or
+    not writable
 
 Each message says what was asked, what was found and what to do.
 """

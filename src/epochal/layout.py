@@ -1,8 +1,9 @@
 """Where the rows of a source lie: frozen facts, no I/O.
 
-A source is an array of shape ``(n_rows, *row_shape)``. Its rows lie in *chunks*: chunk ``c`` holds the consecutive
-rows ``[c * chunk_rows, min((c + 1) * chunk_rows, n_rows))`` and is what is read and decoded together. A format whose
-chunk grid also cuts the row stores several *pieces* a chunk; what a plan counts as decoded are pieces.
+A source is an array of shape ``(n_rows, *row_shape)``. Its rows lie in *chunks*: chunk ``c`` holds
+the consecutive rows ``[c * chunk_rows, min((c + 1) * chunk_rows, n_rows))`` and is what is read and
+decoded together. A format whose chunk grid also cuts the row stores several *pieces* a chunk; what
+a plan counts as decoded are pieces.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class Layout:
     dtype
         What a read returns, byte order included.
     chunk_rows
-        Rows that are decoded together, at least 1. A source without chunks (contiguous, in memory) is cut into
-        virtual chunks of about 1 MiB of whole rows.
+        Rows that are decoded together, at least 1. A source without chunks (contiguous, in memory)
+        is cut into virtual chunks of about 1 MiB of whole rows.
     rows_alone
-        Whether a few rows can be read without reading their chunk (contiguous, or stored without filters).
+        Whether a few rows can be read without reading their chunk (contiguous, or stored without
+        filters).
     piece_bytes
-        Stored bytes of each piece, ``(n_chunks, pieces_per_chunk)``, 0 for a piece that is not stored (fill value).
-        None for virtual chunks: their bytes are the rows' own, one piece each.
+        Stored bytes of each piece, ``(n_chunks, pieces_per_chunk)``, 0 for a piece that is not
+        stored (fill value). None for virtual chunks: their bytes are the rows' own, one piece each.
     read_overhead_bytes
-        The most that one thread's ``read`` of one chunk holds beside its output: stored bytes and decoding buffers.
+        The most that one thread's ``read`` of one chunk holds beside its output: stored bytes and
+        decoding buffers.
     kind
-        ``"chunked"``, ``"contiguous"``, ``"compact"``, ``"memory"``, or ``"library"`` (read through another library).
+        ``"chunked"``, ``"contiguous"``, ``"compact"``, ``"memory"``, or ``"library"`` (read through
+        another library).
     codec
         For people: ``"shuffle + gzip(4)"``; empty when nothing is to be decoded.
     parallel
@@ -60,7 +64,8 @@ class Layout:
     parallel: bool = True
 
     def __post_init__(self) -> None:
-        assert self.shape and self.chunk_rows >= 1, (self.shape, self.chunk_rows)
+        assert self.shape
+        assert self.chunk_rows >= 1
 
     @property
     def n_rows(self) -> int:
@@ -99,13 +104,17 @@ class Layout:
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes that reading the whole source once reads."""
-        return int(self.chunk_stored_bytes.sum()) if self.piece_bytes is not None else self.decoded_bytes
+        return (
+            int(self.chunk_stored_bytes.sum())
+            if self.piece_bytes is not None
+            else self.decoded_bytes
+        )
 
-    @cached_property
+    @property
     def chunk_stored_bytes(self) -> NDArray[np.int64]:
-        """Bytes that reading each chunk reads, ``(n_chunks,)``."""
+        """Bytes that reading each chunk reads, ``(n_chunks,)``: made at each asking, not held."""
         if self.piece_bytes is not None:
-            return self.piece_bytes.sum(axis=1, dtype=np.int64)
+            return np.asarray(self.piece_bytes.sum(axis=1, dtype=np.int64))
         return self.chunk_row_counts * self.row_bytes
 
     @property
@@ -116,9 +125,17 @@ class Layout:
             rows[-1] = self.n_rows - (self.n_chunks - 1) * self.chunk_rows
         return rows
 
-    @cached_property
+    def costs(self, start: int, stop: int) -> tuple[int, int]:
+        """Stored bytes and stored pieces of the chunks ``[start, stop)``."""
+        if self.piece_bytes is None:
+            first, last = self.bounds(start)[0], self.bounds(stop - 1)[1]
+            return (last - first) * self.row_bytes, stop - start
+        pieces = self.piece_bytes[start:stop]
+        return int(pieces.sum(dtype=np.int64)), int(np.count_nonzero(pieces))
+
+    @property
     def chunk_pieces(self) -> NDArray[np.int64]:
         """Stored pieces of each chunk, ``(n_chunks,)``: what ``chunks_decoded`` counts."""
         if self.piece_bytes is None:
             return np.ones(self.n_chunks, dtype=np.int64)
-        return np.count_nonzero(self.piece_bytes, axis=1).astype(np.int64)
+        return np.asarray(np.count_nonzero(self.piece_bytes, axis=1), dtype=np.int64)

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.scratch import scratch_folder
 from epochal.stores.store import Source
 
 __all__ = ["Limit", "decode_all", "memory_copy", "raw_read", "take", "two_pass"]
@@ -88,7 +89,7 @@ def raw_read(paths: Sequence[str | os.PathLike[str]], n_rows: int, threads: int)
 
     def read(block: tuple[Path, int], buffer: Buffer) -> int:
         path, offset = block
-        return os.preadv(descriptors[path], [buffer], offset)
+        return os.preadv(descriptors[path], [buffer.data], offset)
 
     try:
         seconds, n_bytes = _on_threads(blocks, read, READ_BYTES, threads)
@@ -117,14 +118,14 @@ def two_pass(
     shuffling. The scratch file has no name: it is gone with its descriptor.
     """
     groups = _groups(sources)
-    with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
+    with tempfile.TemporaryFile(dir=scratch_folder(scratch), buffering=0) as file:
         descriptor = file.fileno()
 
         def spill(group: _Group, buffer: Buffer) -> int:
             return _write_all(descriptor, group.read(buffer), group.offset)
 
         def fetch(offset: int, buffer: Buffer) -> int:
-            return os.preadv(descriptor, [buffer], offset)
+            return os.preadv(descriptor, [buffer.data], offset)
 
         seconds_out, n_bytes = _on_threads(groups, spill, _largest(groups), threads)
         blocks = range(0, n_bytes, READ_BYTES)
@@ -205,7 +206,7 @@ def _on_threads(
 
 
 def _write_all(descriptor: int, block: Buffer, offset: int) -> int:
-    view, written = memoryview(block), 0
+    view, written = block.data, 0
     while written < len(view):
         written += os.pwrite(descriptor, view[written:], offset + written)
     return written

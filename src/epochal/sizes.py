@@ -33,7 +33,7 @@ def parse(size: int | str, name: str = "size") -> int:
             size = int(float(match[1]) * _UNITS[match[2].lower()])
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise ValueError(
-            f"{name}={size!r} is not a size: give bytes or text such as '512MiB' or '2GB', above zero"
+            f"{name}={size!r} is not a size: give bytes or text such as '512MiB', above zero"
         )
     return size
 
@@ -59,7 +59,9 @@ def default_memory() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process may still take: of the machine, or of its control group (v1 or v2)."""
+    """Bytes of memory that this process may still take: of the machine, or of its control group (v1
+    or v2).
+    """
     free = [_machine_free(), *_cgroup_free()]
     return min(n for n in free if n is not None and n >= 0)
 
@@ -75,7 +77,9 @@ def _machine_free() -> int:
 
 
 def _cgroup_free() -> list[int]:
-    """What each limited control group above this process has left; page cache counts as free, for it is given up."""
+    """What each limited control group above this process has left; page cache counts as free, for
+    it is given up.
+    """
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -6,6 +6,6 @@ interrupted.
 
 from __future__ import annotations
 
-from epochal.cli.app import app, main
+from epochal.cli.commands import app, main
 
 __all__ = ["app", "main"]

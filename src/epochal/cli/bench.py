@@ -47,7 +47,13 @@ class Line:
 
 
 RAW, DECODE, TWO_PASS, COPY = "raw read", "read + decode", "two-pass bound", "memory copy"
-IN_ORDER, FIRST, LATER = "sequential", "exact shuffle, first epoch", "exact shuffle, later epochs"
+# Epochs of ours, and the bound that each is held against.
+OURS = {
+    "sequential": DECODE,
+    "exact shuffle, first epoch": TWO_PASS,
+    "exact shuffle, later epochs": DECODE,
+}
+Bounds = dict[str, Callable[[], limits.Limit]]
 
 
 @click.command("bench")
@@ -77,14 +83,11 @@ def command(
     untrusted: bool,
     as_json: bool,
 ) -> None:
-    """Measure an epoch over FILE in order and exactly shuffled, beside what this machine could do
-    at most.
-    """
-    with epochal.open(file, untrusted=untrusted) as ds:
+    """Measure epochs over FILE, in order and shuffled, beside what this machine can do at most."""
+    with epochal.open(file, sources=options.source_names(sources), untrusted=untrusted) as ds:
         arguments = {
             "batch_size": batch_size,
             "memory": memory if memory is not None else sizes.default_memory(),
-            "sources": options.source_names(sources) or tuple(ds.sources),
             "scratch": scratch,
             "threads": threads,
         }
@@ -98,34 +101,15 @@ def command(
 def measure(
     ds: Dataset, file: str, arguments: dict[str, Any], *, repeat: int, quiet: bool = True
 ) -> dict[str, Any]:
-    """Run everything `repeat` times by turns, so that a slow moment of the machine falls on all
-    alike.
-    """
-    stored = [_stored(ds, name) for name in arguments["sources"]]
+    """Measure bounds and ours over the sources of `ds`; as JSON has it."""
+    stored = [ds.store.sources[name.strip("/")] for name in ds.sources]
     threads = arguments["threads"] or len(os.sched_getaffinity(0))
     bounds = _bounds(stored, file, threads, arguments["scratch"])
-    lines = {what: Line(what) for what in bounds}
-    lines |= {
-        line.what: line
-        for line in (Line(IN_ORDER, DECODE), Line(FIRST, TWO_PASS), Line(LATER, DECODE))
-    }
-    with bar(quiet=quiet) as progress:
-        task = progress.add_task("measuring", total=repeat * len(lines))
-        for _ in range(repeat):
-            for what, bound in bounds.items():
-                lines[what].add(bound())
-                progress.advance(task)
-            [in_order] = run_epochs(lambda: ds.batches("sequential", **arguments))
-            first, later = run_epochs(
-                lambda: ds.batches("shuffled_sequential", seed=0, **arguments), n_epochs=2
-            )
-            for what, epoch in ((IN_ORDER, in_order), (FIRST, first), (LATER, later)):
-                lines[what].add(epoch)
-                progress.advance(task)
+    lines = _by_turns(ds, bounds, arguments, repeat=repeat, quiet=quiet)
     return {
         "file": file,
         "rows": len(ds),
-        "sources": list(arguments["sources"]),
+        "sources": list(ds.sources),
         "batch_size": arguments["batch_size"],
         "memory_bytes": arguments["memory"],
         "decoded_bytes": sum(source.layout.decoded_bytes for source in stored),
@@ -135,14 +119,29 @@ def measure(
     }
 
 
-def _stored(ds: Dataset, name: str) -> Source:
-    ds.sources[name]  # a name that is not there raises here, with what is
-    return ds.store.sources[name]
+def _by_turns(
+    ds: Dataset, bounds: Bounds, arguments: dict[str, Any], *, repeat: int, quiet: bool
+) -> dict[str, Line]:
+    """Run everything in turn, again and again: a slow moment of the machine falls on all alike."""
+    lines = {what: Line(what) for what in bounds}
+    lines |= {what: Line(what, against) for what, against in OURS.items()}
+    with bar(quiet=quiet) as progress:
+        task = progress.add_task("measuring", total=repeat * len(lines))
+        for _ in range(repeat):
+            for what, bound in bounds.items():
+                lines[what].add(bound())
+                progress.advance(task)
+            [in_order] = run_epochs(lambda: ds.batches("sequential", **arguments))
+            shuffled = run_epochs(
+                lambda: ds.batches("shuffled_sequential", seed=0, **arguments), n_epochs=2
+            )
+            for what, epoch in zip(OURS, (in_order, *shuffled), strict=True):
+                lines[what].add(epoch)
+                progress.advance(task)
+    return lines
 
 
-def _bounds(
-    stored: Sequence[Source], file: str, threads: int, scratch: str | None
-) -> dict[str, Callable[[], limits.Limit]]:
+def _bounds(stored: Sequence[Source], file: str, threads: int, scratch: str | None) -> Bounds:
     n_bytes = sum(source.layout.decoded_bytes for source in stored)
     n_rows = max(source.layout.n_rows for source in stored)
     return {

@@ -51,11 +51,10 @@ def command(
     """Say which strategy an epoch over FILE would take, and what it reads, decodes, holds, spills
     and lasts.
     """
-    with epochal.open(file, untrusted=untrusted) as ds:
+    with epochal.open(file, sources=options.source_names(sources), untrusted=untrusted) as ds:
         plan = ds.explain(
             scheme,
             batch_size=batch_size,
-            sources=options.source_names(sources),
             seed=seed,
             memory=memory,
             shard=shard,

@@ -78,12 +78,11 @@ def show(found: dict[str, Any]) -> None:
     print_table(columns, [_row(source) for source in found["sources"]], numbers=(5, 6, 7, 8))
     if found["others"]:
         say()
-        columns = ("not a source", "shape", "dtype", "why")
         others = [
             (other["name"], _shape(other["shape"]), other["dtype"], other["why"])
             for other in found["others"]
         ]
-        print_table(columns, others)
+        print_table(("not a source", "shape", "dtype", "why"), others)
 
 
 def _row(source: dict[str, Any]) -> tuple[str, ...]:
@@ -102,4 +101,4 @@ def _row(source: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _shape(shape: list[int] | None) -> str:
-    return "" if shape is None else " x ".join(f"{n}" for n in shape) or "scalar"
+    return "" if shape is None else "x".join(f"{n}" for n in shape) or "scalar"

@@ -27,7 +27,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
     """A size such as ``512MiB``, in bytes."""
 
     name = "size"
@@ -41,7 +41,7 @@ class SizeType(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class ShardType(click.ParamType):
+class ShardType(click.ParamType):  # type: ignore[type-arg]
     """``R/W``: rank R (from 0) of W."""
 
     name = "rank/world"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = ["bar", "print_json", "print_table", "rate", "say"]
+
+PIPE_COLUMNS = 1000  # nobody looks at a pipe's width
 
 
 def say(text: str = "") -> None:
@@ -26,20 +28,16 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    title: str = "",
-    numbers: Sequence[int] = (),
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[int] = ()
 ) -> None:
-    """Print a table; the columns in `numbers` are set to the right. A pipe gets the full width."""
-    table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
+    """Print a table; columns in `numbers` are set to the right. Only a terminal wraps its cells."""
+    table = Table(box=None, pad_edge=False)
     for position, column in enumerate(columns):
+        is_number = position in numbers
         table.add_column(
             column,
-            justify="right" if position in numbers else "left",
+            justify="right" if is_number else "left",
+            no_wrap=is_number or position == 0,
             header_style="bold",
             overflow="fold",
         )
@@ -47,8 +45,11 @@ def print_table(
         table.add_row(*(Text(cell) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.measure(table).maximum, 80))
-    console.print(table)
+        console = Console(highlight=False, width=PIPE_COLUMNS)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
 
 
 def rate(per_second: float) -> str:

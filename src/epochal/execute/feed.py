@@ -15,8 +15,8 @@ Ticket = Any  # what `admit` hands to `gather`: each feed has its own
 class Feed(Protocol):
     """Prepares rows ahead on the pool, hands them to batches, and lets go of what is served.
 
-    All but `gather` is called on the caller's thread, with batches in order; `gather` runs on the pool, and may wait
-    for what `admit` submitted.
+    All but `gather` is called on the caller's thread, with batches in order; `gather` runs on the
+    pool, and may wait for what `admit` submitted.
     """
 
     def begin(self) -> None:
@@ -24,10 +24,14 @@ class Feed(Protocol):
         ...
 
     def admit(self, batch: int, must: bool) -> Ticket | None:
-        """See to it that a batch's rows come; None if memory must be let go of first, which `must` forbids."""
+        """See to it that a batch's rows come; None if memory must be let go of first, which `must`
+        forbids.
+        """
         ...
 
-    def gather(self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]) -> None:
+    def gather(
+        self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]
+    ) -> None:
         """Fill `out`, ``(n_batch_rows, *row_shape)``, with a batch's rows."""
         ...
 
@@ -37,4 +41,8 @@ class Feed(Protocol):
 
     def leave(self) -> Any:
         """The epoch is over: what the next one may keep."""
+        ...
+
+    def salvage(self) -> Any:
+        """The epoch was given up, and the pool closed: what starting it again may keep."""
         ...

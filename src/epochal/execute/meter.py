@@ -1,4 +1,4 @@
-"""What an iteration did: counters that wrap the reads, so that the data path itself counts nothing."""
+"""What an iteration did: counters that wrap the reads, so that the data path counts nothing."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Meter:
     """Counts for one epoch: shared by its threads."""
 
     def __init__(self, strategy: str = "", held_bytes: int = 0) -> None:
-        self.stats = Stats(strategy=strategy, peak_bytes=held_bytes)
         self._held = held_bytes
+        self.stats = Stats(strategy=strategy, peak_bytes=held_bytes)
         self._lock = threading.Lock()
 
     def hold(self, n_bytes: int) -> None:
@@ -68,11 +68,6 @@ class Meter:
         with self._lock:
             self._held += n_bytes
             self.stats.peak_bytes = max(self.stats.peak_bytes, self._held)
-
-    def carry_from(self, before: Meter, kept: bool) -> None:
-        """Take over what is still held from the epoch before."""
-        if kept:
-            self._held = self.stats.peak_bytes = before._held
 
     def spill(self, n_bytes: int) -> None:
         """Count bytes written to scratch."""
@@ -99,15 +94,13 @@ class MeteredSource:
         self._source = source
         self._meter = meter
         self.layout = source.layout
-        self._stored = self.layout.chunk_stored_bytes
-        self._pieces = self.layout.chunk_pieces
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read chunks, counted."""
         began = time.perf_counter()
         self._source.read(start, stop, out)
         seconds = time.perf_counter() - began
-        stored, pieces = int(self._stored[start:stop].sum()), int(self._pieces[start:stop].sum())
+        stored, pieces = self.layout.costs(start, stop)
         self._meter.count(stored, out.nbytes, pieces, seconds)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:

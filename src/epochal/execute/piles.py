@@ -1,4 +1,6 @@
-"""Serving piles: deal the rows, read piles back in order, and deal them again for the next epoch while they are here."""
+"""Serving piles: deal the rows, read piles back in order, and deal them again for the next epoch
+while they are here.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ __all__ = ["KeptSpool", "SpoolFeed"]
 
 @dataclass
 class KeptSpool:
-    """What an epoch leaves to the next: its records, dealt for that one already (`rolled`) or still for itself."""
+    """What an epoch leaves to the next: its records, dealt for that one already (`rolled`) or still
+    for itself.
+    """
 
     spool: Spool
     rolled: bool
     pages: Pages
     buffers: RecordBuffers
     spare: ScratchFile | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        return self.pages.bytes_made + self.buffers.bytes_made
 
 
 @dataclass(eq=False)
@@ -91,8 +100,9 @@ class SpoolFeed:
         self._starts = np.zeros(1, np.int64)
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
+        self._dealt = False
 
-    # Dealing ------------------------------------------------------------------------------------------------------
+    # Dealing ----------------------------------------------------------------
 
     def begin(self) -> None:
         """Deal every row, unless the last epoch did."""
@@ -105,10 +115,22 @@ class SpoolFeed:
         counts = self._spool.pile_counts()
         first = self._start if self.plan.by_position else 0
         self._starts = first + np.concatenate([[0], np.cumsum(counts)])
-        if self._kept is not None and self._whole and self.plan.roll and self._next_order is not None:
+        if (
+            self._kept is not None
+            and self._whole
+            and self.plan.roll
+            and self._next_order is not None
+        ):
             self._next = self._new_spool(self._next_order, self._spool.n_piles)
         self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
         self._kept = None
+        self._dealt = True
+        self._read_ahead()
+
+    @property
+    def rolling(self) -> bool:
+        """Whether rows are dealt for the next epoch as they are served."""
+        return self._next is not None
 
     def _last_batches(self) -> range:
         return range(max(self._order.n_batches - 1, 0), self._order.n_batches)
@@ -147,7 +169,9 @@ class SpoolFeed:
         self._give(block_records, sorted_)
 
     def _sorting_room(self, n_records: int) -> Records:
-        """A buffer; an extra one where rows that are drawn again and again happen to lie in one block."""
+        """A buffer; an extra one where rows that are drawn again and again happen to lie in one
+        block.
+        """
         if n_records > self._buffers.capacity:
             return Records(n_records, self._layout.row_bytes)
         return self._buffers.take()
@@ -161,7 +185,12 @@ class SpoolFeed:
         """Deal the last epoch's piles, in their order: no chunk is decoded again."""
         spool = self._new_spool(self._order, old.n_piles)
         counts = old.pile_counts().tolist()
-        wait([self._pool.submit(self._deal_pile, old, spool, pile, counts[pile]) for pile in range(old.n_piles)])
+        wait(
+            [
+                self._pool.submit(self._deal_pile, old, spool, pile, counts[pile])
+                for pile in range(old.n_piles)
+            ]
+        )
         self._spare = old.scratch
         return spool
 
@@ -179,7 +208,7 @@ class SpoolFeed:
         spool.deal(pile, deal, records.data[:count], sorted_)
         self._give(sorted_)
 
-    # Serving ------------------------------------------------------------------------------------------------------
+    # Serving ----------------------------------------------------------------
 
     def admit(self, batch: int, must: bool) -> list[tuple[_Slab, int, int]] | None:
         """Piles that hold a batch, and which places of each."""
@@ -208,7 +237,9 @@ class SpoolFeed:
         segments = self._spool.segments(pile)
         n_tasks = max(1, min(self._pool.threads, len(segments)))
         for task in range(n_tasks):
-            slab.reads.append(self._pool.submit(self._spool.read, segments[task::n_tasks], slab.records))
+            slab.reads.append(
+                self._pool.submit(self._spool.read, segments[task::n_tasks], slab.records)
+            )
         n_read = sum(segment[3] for segment in segments)
         keep_pages = self._whole and self.plan.roll and self._next is None
         slab.reads.append(
@@ -236,7 +267,9 @@ class SpoolFeed:
             assert slab.index is not None
             index = slab.index.result()[start - slab.start : stop - slab.start]
             if target.shape[1]:
-                np.take(slab.rows().data, index, axis=0, out=target[at : at + stop - start], mode="clip")
+                np.take(
+                    slab.rows().data, index, axis=0, out=target[at : at + stop - start], mode="clip"
+                )
             at += stop - start
 
     def rows(self, ticket: list[tuple[_Slab, int, int]]) -> NDArray[np.int64]:
@@ -254,6 +287,11 @@ class SpoolFeed:
         self._served_to = max(self._served_to, stop)
         while self._slabs and self._slabs[0].stop <= self._served_to:
             self._drop(self._slabs.popleft())
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        if not self._slabs:  # a resumed epoch, or another rank's rows: piles may be passed over
+            return
         while len(self._slabs) < SLABS and self._loaded_to < self._spool.n_piles:
             if int(self._starts[self._loaded_to]) >= self._end:
                 break
@@ -278,6 +316,14 @@ class SpoolFeed:
         if self._next is not None:
             return KeptSpool(self._next, True, self._pages, self._buffers, self._spool.scratch)
         return KeptSpool(self._spool, False, self._pages, self._buffers, self._spare)
+
+    def salvage(self) -> KeptSpool | None:
+        """The records, if they are still all there."""
+        if not (self._dealt and self._whole and self.plan.roll) or self._next is not None:
+            return None
+        for slab in self._slabs:
+            self._buffers.give(slab.records)
+        return KeptSpool(self._spool, True, self._pages, self._buffers, self._spare)
 
 
 def as_rows(data: NDArray[np.uint8], layout: Layout) -> NDArray[Any]:

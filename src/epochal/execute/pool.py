@@ -1,7 +1,8 @@
 """The only threads there are.
 
-Tasks start in the order in which they are submitted. So a task may wait for tasks submitted before it, never for later
-ones: whatever is running, the oldest of it waits for nothing, and the pool cannot lock up.
+Tasks start in the order in which they are submitted. So a task may wait for tasks submitted before
+it, never for later ones: whatever is running, the oldest of it waits for nothing, and the pool
+cannot lock up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Pool:
         return self._executor.submit(fn, *args, **kwargs)
 
     def temporary(self, n_bytes: int) -> NDArray[np.uint8]:
-        """This thread's own buffer, at least so large: contents are anybody's, and last until the next call."""
+        """This thread's own buffer, at least so large: contents are anybody's, and last until the
+        next call.
+        """
         buffer: NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
         if buffer is None or buffer.nbytes < n_bytes:
             self._local.buffer = None

@@ -1,4 +1,6 @@
-"""A look at the machine, some tens of milliseconds long: how quickly it decodes, copies and writes scratch."""
+"""A look at the machine, some tens of milliseconds long: how quickly it decodes, copies and writes
+scratch.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,14 @@ def default_threads() -> int:
 
 
 def probe(
-    sources: Mapping[str, Source], threads: int, folder: Path | None, rates: dict[str, Rates] | None = None
+    sources: Mapping[str, Source],
+    threads: int,
+    folder: Path | None,
+    rates: dict[str, Rates] | None = None,
 ) -> Machine:
-    """Measure each source (once: `rates` keeps what was measured) and the scratch folder, None for no scratch."""
+    """Measure each source (once: `rates` keeps what was measured) and the scratch folder, None for
+    no scratch.
+    """
     known = {} if rates is None else rates
     for name, source in sources.items():
         if name not in known:
@@ -54,7 +61,9 @@ def probe_source(source: Source) -> Rates:
     if not layout.n_rows or not layout.row_bytes:
         return Rates()
     run_chunks = max(1, min((1 << 20) // max(layout.chunk_bytes, 1), layout.n_chunks))
-    buffer = np.empty((min(run_chunks * layout.chunk_rows, layout.n_rows), *layout.row_shape), layout.dtype)
+    buffer = np.empty(
+        (min(run_chunks * layout.chunk_rows, layout.n_rows), *layout.row_shape), layout.dtype
+    )
     decoded, seconds = 0, 0.0
     starts = np.linspace(0, layout.n_chunks - run_chunks, 5).astype(int)[[2, 0, 4, 1, 3]]
     for turn, start in enumerate(dict.fromkeys(starts.tolist())):
@@ -94,7 +103,9 @@ def _probe_rows(source: Source) -> float:
 
 
 def _probe_take(row_bytes: int) -> float:
-    """One row of so many bytes, gathered in random order from a buffer larger than the caches near a core."""
+    """One row of so many bytes, gathered in random order from a buffer larger than the caches near
+    a core.
+    """
     n_rows = max(2, min(COPY_BYTES // row_bytes, 1 << 17))
     table = np.zeros((n_rows, min(row_bytes, COPY_BYTES)), np.uint8)
     index = np.random.default_rng(0).permutation(n_rows)[: max(1, n_rows // 4)]

@@ -86,13 +86,17 @@ class ResidentFeed:
         memory = self._pool.temporary((last_row - first_row) * layout.row_bytes)
         block = memory.view(layout.dtype).reshape(last_row - first_row, *layout.row_shape)
         self._source.read(start, stop, block)
-        np.take(block, selection[low:high] - first_row, axis=0, out=self._array[low:high], mode="clip")
+        np.take(
+            block, selection[low:high] - first_row, axis=0, out=self._array[low:high], mode="clip"
+        )
 
     def admit(self, batch: int, must: bool) -> bool:
         """Always: the rows are there, or on their way."""
         return True
 
-    def gather(self, ticket: bool, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]) -> None:
+    def gather(
+        self, ticket: bool, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]
+    ) -> None:
         """Gather file rows from memory."""
         wait(self._futures)
         assert self._array is not None
@@ -112,3 +116,10 @@ class ResidentFeed:
         """The rows, if they are whole."""
         wait(self._futures)
         return self._array
+
+    def salvage(self) -> NDArray[Any] | None:
+        """The rows, if all were loaded."""
+        loaded = all(
+            f.done() and not f.cancelled() and f.exception() is None for f in self._futures
+        )
+        return self._array if loaded else None

@@ -22,8 +22,8 @@ PARALLEL_BYTES = 8 << 20
 def read_rows(source: Source, rows: slice | NDArray[np.int64], threads: int) -> NDArray[Any]:
     """Rows in the order asked, repeats kept: ``(n_asked, *row_shape)``.
 
-    Decodes each touched chunk once; holds the result and, a thread, one run of chunks. `rows` must lie in the source;
-    a slice has step 1.
+    Decodes each touched chunk once; holds the result and, a thread, one run of chunks. `rows` must
+    lie in the source; a slice has step 1.
     """
     layout = source.layout
     ordered, places = in_file_order(rows)

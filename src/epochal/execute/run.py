@@ -22,7 +22,7 @@ from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan
 from epochal.stores.store import Source
 
-__all__ = ["Run"]
+__all__ = ["Run", "kept_bytes"]
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -51,13 +51,14 @@ class Run:
         *,
         pool: Pool,
         meter: Meter,
-        scratch: Path,
+        scratch: Path | None,
         finish: Callable[[Arrays], Any],
         kept: Mapping[str, Any],
         start_batch: int = 0,
     ) -> None:
         self.plan = plan
         self.meter = meter
+        self.kept_something = bool(kept)
         self._order = order
         self._pool = pool
         self._finish = finish
@@ -69,7 +70,8 @@ class Run:
         start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
         context = (order, next_order, start, pool, meter, scratch)
         self._feeds: list[Feed] = [
-            _feed(feed, self._sources[feed.source], kept.get(feed.source), *context) for feed in plan.feeds
+            _feed(feed, self._sources[feed.source], kept.get(feed.source), *context)
+            for feed in plan.feeds
         ]
         self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
         self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
@@ -115,7 +117,9 @@ class Run:
         self._ready.extend(self._waiting.popleft().result())
 
     def _submit(self) -> None:
-        """Submit batches up to the number ahead, as far as their rows can be held; the next one in any case."""
+        """Submit batches up to the number ahead, as far as their rows can be held; the next one in
+        any case.
+        """
         limit = min(self._batch + self.plan.batches_ahead, self._order.n_batches)
         while self._submitted < limit or self._submitted == self._batch < self._order.n_batches:
             group: list[tuple[int, list[Ticket], Any]] = []
@@ -160,12 +164,34 @@ class Run:
             arrays.append(out)
         return tuple(arrays)
 
+    def salvage(self) -> dict[str, Any]:
+        """After the run was stopped midway: what starting it again may keep, by source."""
+        return {
+            feed.source: kept
+            for feed, made in zip(self.plan.feeds, self._feeds, strict=True)
+            if (kept := made.salvage()) is not None
+        }
+
+    @property
+    def rolled(self) -> bool:
+        """Whether this epoch dealt its rows for the next one while it was served."""
+        return any(isinstance(feed, SpoolFeed) and feed.rolling for feed in self._feeds)
+
     def leave(self) -> dict[str, Any]:
         """After the last batch: what the next epoch may keep, by source."""
         if self._order.n_batches:
             for feed in self._feeds:
                 feed.retire(self._order.n_batches - 1)
-        return {feed.source: made.leave() for feed, made in zip(self.plan.feeds, self._feeds, strict=True)}
+        left = {
+            feed.source: made.leave()
+            for feed, made in zip(self.plan.feeds, self._feeds, strict=True)
+        }
+        return {source: kept for source, kept in left.items() if kept is not None}
+
+
+def kept_bytes(kept: Any) -> int:
+    """Bytes of what an epoch left to the next."""
+    return int(kept.nbytes)
 
 
 def _feed(
@@ -177,10 +203,11 @@ def _feed(
     start: int,
     pool: Pool,
     meter: Meter,
-    scratch: Path,
+    scratch: Path | None,
 ) -> Feed:
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
     if plan.kind == "spool":
+        assert scratch is not None
         return SpoolFeed(plan, source, order, next_order, start, pool, meter, scratch, kept)
     return WindowFeed(plan, source, order, start, pool, meter)

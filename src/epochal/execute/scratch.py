@@ -1,4 +1,6 @@
-"""Scratch space: files that have no name, so that whatever kills this process leaves nothing behind."""
+"""Scratch space: files that have no name, so that whatever kills this process leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import ScratchError
@@ -18,12 +20,12 @@ from epochal.sizes import show
 __all__ = ["ScratchFile", "scratch_folder"]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-Buffer = NDArray[np.uint8] | NDArray[np.uint64]
+Buffer = NDArray[Any]
 
 
 def scratch_folder(scratch: str | os.PathLike[str] | None) -> Path:
-    """Where scratch goes: the argument, `EPOCHAL_SCRATCH`, `TMPDIR`, ``/var/tmp`` (on disk where ``/tmp`` is often
-    memory), or what Python takes for temporary files.
+    """Where scratch goes: the argument, `EPOCHAL_SCRATCH`, `TMPDIR`, ``/var/tmp`` (on disk where
+    ``/tmp`` is often memory), or what Python takes for temporary files.
     """
     for folder in (scratch, os.environ.get("EPOCHAL_SCRATCH"), os.environ.get("TMPDIR")):
         if folder:
@@ -36,7 +38,8 @@ def scratch_folder(scratch: str | os.PathLike[str] | None) -> Path:
 class ScratchFile:
     """An unlinked file that only grows, and is written over from its start when it is taken again.
 
-    Blocks of a file that was written before are quick to write again; so an iteration keeps its files.
+    Blocks of a file that was written before are quick to write again; so an iteration keeps its
+    files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +59,7 @@ class ScratchFile:
         with self._lock:
             at = self._end
             self._end += n_bytes
-        views = [memoryview(buffer).cast("B") for buffer in buffers if buffer.nbytes]
+        views = [buffer.data.cast("B") for buffer in buffers if buffer.nbytes]
         self._write(views, at)
         return at
 
@@ -76,21 +79,25 @@ class ScratchFile:
     def _error(self, error: OSError, at: int) -> ScratchError:
         if error.errno in FULL:
             return ScratchError(
-                f"scratch in {str(self.folder)!r} is full after {show(at)}: free some space, name another folder "
-                f"with scratch=, or give more memory="
+                f"scratch in {str(self.folder)!r} is full after {show(at)}: free some space, "
+                f"name another folder with scratch=, or give more memory="
             )
         return ScratchError(f"scratch in {str(self.folder)!r} cannot be written: {error}")
 
     def read(self, buffer: Buffer, at: int) -> None:
         """Fill a buffer from there."""
-        view = memoryview(buffer).cast("B")
+        view = buffer.data.cast("B")
         while len(view):
             try:
                 n_read = os.preadv(self._fd, [view], at)
             except OSError as error:
-                raise ScratchError(f"scratch in {str(self.folder)!r} cannot be read: {error}") from error
+                raise ScratchError(
+                    f"scratch in {str(self.folder)!r} cannot be read: {error}"
+                ) from error
             if n_read == 0:
-                raise ScratchError(f"scratch in {str(self.folder)!r} ends at {show(at)}: it was cut short")
+                raise ScratchError(
+                    f"scratch in {str(self.folder)!r} ends at {show(at)}: it was cut short"
+                )
             view = view[n_read:]
             at += n_read
 
@@ -105,7 +112,9 @@ class ScratchFile:
 
 
 def _open_unlinked(folder: Path) -> int:
-    """A nameless file; where the file system has no such thing, a named one that is unlinked at once."""
+    """A nameless file; where the file system has no such thing, a named one that is unlinked at
+    once.
+    """
     try:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -115,6 +124,7 @@ def _open_unlinked(folder: Path) -> int:
         os.unlink(name)
     except OSError as error:
         raise ScratchError(
-            f"scratch in {str(folder)!r} cannot be written: {error.strerror}; name another folder with scratch="
+            f"scratch in {str(folder)!r} cannot be written: {error.strerror}; "
+            f"name another folder with scratch="
         ) from error
     return fd

@@ -1,8 +1,10 @@
-"""The spool of one source: records dealt into piles, the first piles in memory, the rest on scratch.
+"""The spool of one source: records dealt into piles, the first piles in memory, the rest on
+scratch.
 
-A block of rows is dealt by the thread that decoded it: its records are sorted by pile, those of the kept piles are
-copied to pages, and the rest is appended to the scratch file in one write. So scratch is written in order, and a pile
-is one segment a block. Records are ``(head, data)``: the head is ``(place, row)``, see `epochal.plan.piles`.
+A block of rows is dealt by the thread that decoded it: its records are sorted by pile, those of the
+kept piles are copied to pages, and the rest is appended to the scratch file in one write. So
+scratch is written in order, and a pile is one segment a block. Records are ``(head, data)``: the
+head is ``(place, row)``, see `epochal.plan.piles`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from epochal.execute.scratch import ScratchFile
 from epochal.plan.piles import Deal, Dealer
 from epochal.plan.plan import FeedPlan
 
-__all__ = ["Pages", "Records", "RecordBuffers", "Spool"]
+__all__ = ["Pages", "RecordBuffers", "Records", "Spool"]
 
 Bytes = NDArray[np.uint8]
 Heads = NDArray[np.uint64]
@@ -41,7 +43,9 @@ class Records:
 
 
 class RecordBuffers:
-    """Equal buffers, made when first asked for, handed out and taken back: as many as tasks and piles at once."""
+    """Equal buffers, made when first asked for, handed out and taken back: as many as tasks and
+    piles at once.
+    """
 
     def __init__(self, capacity: int, row_bytes: int, meter: Meter) -> None:
         self.capacity, self.row_bytes = capacity, row_bytes
@@ -65,7 +69,9 @@ class RecordBuffers:
 
 
 class Pages:
-    """A stock of small pages of records, for piles that stay in memory. Hold `lock` to take and give."""
+    """A stock of small pages of records, for piles that stay in memory. Hold `lock` to take and
+    give.
+    """
 
     def __init__(self, n_pages: int, page_rows: int, row_bytes: int, meter: Meter) -> None:
         self.page_rows = page_rows
@@ -117,7 +123,13 @@ class Spool:
     """
 
     def __init__(
-        self, plan: FeedPlan, dealer: Dealer, n_blocks: int, pages: Pages, scratch: ScratchFile, meter: Meter
+        self,
+        plan: FeedPlan,
+        dealer: Dealer,
+        n_blocks: int,
+        pages: Pages,
+        scratch: ScratchFile,
+        meter: Meter,
     ) -> None:
         self.dealer = dealer
         self.n_piles = dealer.n_piles
@@ -125,13 +137,16 @@ class Spool:
         self._pages = pages
         self._meter = meter
         self._kept = [_Pile([]) for _ in range(min(plan.piles_kept, self.n_piles))]
-        # Where the records of pile j lie among those of a block: between offsets[block, j] and offsets[block, j + 1].
+        # Where the records of pile j lie among those of a block: between offsets[block, j] and
+        # offsets[block, j + 1].
         self._offsets = np.zeros((n_blocks, self.n_piles + 1), np.uint32)
         self._first_spilled = np.zeros(n_blocks, np.int32)
         self._at = np.zeros(n_blocks, np.int64)
 
     def deal(self, block: int, deal: Deal, data: Bytes, sorted_: Records) -> None:
-        """Deal one block's records; `data` holds the block's rows, `sorted_` is room to sort them by pile."""
+        """Deal one block's records; `data` holds the block's rows, `sorted_` is room to sort them
+        by pile.
+        """
         n_records = len(deal.piles)
         by_pile = np.argsort(deal.piles, kind="stable")
         counts = np.bincount(deal.piles, minlength=self.n_piles)
@@ -152,8 +167,12 @@ class Spool:
             self._at[block] = self.scratch.append([heads[kept:], rows[kept:]])
             self._meter.spill(heads[kept:].nbytes + rows[kept:].nbytes)
 
-    def _reserve(self, counts: NDArray[np.int64]) -> tuple[int, list[tuple[Records, int, int, int]]]:
-        """Room in pages for the kept piles, as far as pages go; the first pile that must be spilled."""
+    def _reserve(
+        self, counts: NDArray[np.int64]
+    ) -> tuple[int, list[tuple[Records, int, int, int]]]:
+        """Room in pages for the kept piles, as far as pages go; the first pile that must be
+        spilled.
+        """
         spans: list[tuple[Records, int, int, int]] = []
         at = 0
         with self._pages.lock:
@@ -185,11 +204,16 @@ class Spool:
         return counts
 
     def segments(self, pile: int) -> list[tuple[int, int, int, int]]:
-        """The pile on scratch: ``(heads_at, data_at, first_record, n_records)`` of each block that has some.
+        """The pile on scratch: ``(heads_at, data_at, first_record, n_records)`` of each block that
+        has some.
 
-        Records of a pile are numbered as they are loaded: those on scratch by block, then those on pages.
+        Records of a pile are numbered as they are loaded: those on scratch by block, then those on
+        pages.
         """
-        starts, stops = self._offsets[:, pile].astype(np.int64), self._offsets[:, pile + 1].astype(np.int64)
+        starts, stops = (
+            self._offsets[:, pile].astype(np.int64),
+            self._offsets[:, pile + 1].astype(np.int64),
+        )
         blocks = np.flatnonzero((stops > starts) & (self._first_spilled <= pile))
         starts, counts = starts[blocks], stops[blocks] - starts[blocks]
         begin = self._offsets[blocks, self._first_spilled[blocks]].astype(np.int64)

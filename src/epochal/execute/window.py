@@ -1,4 +1,4 @@
-"""Windows: read what a run of positions needs into one buffer, ahead of the batches that want it."""
+"""Windows: read what a run of positions needs into one buffer, ahead of the batches."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class WindowFeed:
         if plan.stream:
             self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
         else:
-            self._bounds = cut_windows(order, start, plan.window_rows, whole_batches=not plan.windows_ahead)
+            self._bounds = cut_windows(
+                order, start, plan.window_rows, whole_batches=not plan.windows_ahead
+            )
 
     def begin(self) -> None:
         """Start reading the first windows."""
@@ -115,8 +117,14 @@ class WindowFeed:
             self._meter.hold(-buffer.nbytes)
         self._free.clear()
 
+    def salvage(self) -> None:
+        """Nothing."""
+
     def _read_ahead(self) -> None:
-        while len(self._loads) <= self.plan.windows_ahead and self._loaded_to < self._order.n_positions:
+        while (
+            len(self._loads) <= self.plan.windows_ahead
+            and self._loaded_to < self._order.n_positions
+        ):
             self._load()
 
     def _load(self) -> None:

@@ -1,0 +1,1 @@
+"""What to read, in which strategy: pure functions of order, layout, budget and machine."""

@@ -9,7 +9,7 @@ from epochal.errors import BudgetError
 from epochal.layout import Layout
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order
-from epochal.plan.plan import Candidate, FeedPlan, Plan, Prediction
+from epochal.plan.plan import Candidate, Plan, Prediction
 from epochal.plan.resident import plan_resident
 from epochal.plan.spool import plan_spool
 from epochal.plan.task import Infeasible, Part, Task
@@ -35,7 +35,7 @@ class _Option:
     parts: tuple[Part, ...]
 
     def sum(self, field: str, which: str) -> float:
-        return sum(getattr(getattr(part, which), field) for part in self.parts)
+        return float(sum(getattr(getattr(part, which), field) for part in self.parts))
 
 
 def choose(
@@ -89,7 +89,14 @@ def choose(
         candidates.append(Candidate(strategy, first.seconds, later.seconds))
     if not options:
         raise _budget_error(task, refusals)
-    best = min(options, key=lambda o: _cost(o, task, "first").seconds + _cost(o, task, "later").seconds)
+    if any(option.strategy == "stream" for option in options):
+        # A spool would make a decoded copy of what streams anyway: quicker epochs later, but a
+        # first batch that waits for all of the file, and scratch that nobody expects of an order
+        # that follows the file.
+        options = [option for option in options if option.strategy != "spool"]
+    best = min(
+        options, key=lambda o: _cost(o, task, "first").seconds + _cost(o, task, "later").seconds
+    )
     return Plan(
         strategy=best.strategy,
         scheme=order.scheme.name,
@@ -108,12 +115,20 @@ def choose(
 
 
 def _task(
-    order: Order, layouts: Mapping[str, Layout], budget_bytes: int, machine: Machine, start_batch: int
+    order: Order,
+    layouts: Mapping[str, Layout],
+    budget_bytes: int,
+    machine: Machine,
+    start_batch: int,
 ) -> Task:
     """The common share: the order, and the batches being made; what is left is the feeds'."""
-    batch_rows = max((order.bounds(i)[1] - order.bounds(i)[0] for i in range(min(order.n_batches, 1))), default=0)
+    batch_rows = max(
+        (order.bounds(i)[1] - order.bounds(i)[0] for i in range(min(order.n_batches, 1))), default=0
+    )
     batch_bytes = max(batch_rows, 1) * max(sum(layout.row_bytes for layout in layouts.values()), 1)
-    order_bytes = order.scheme.order_bytes + (0 if order.selection is None else order.selection.nbytes)
+    order_bytes = order.scheme.order_bytes + (
+        0 if order.selection is None else order.selection.nbytes
+    )
     group = max(1, min(256, SMALL_TASK_BYTES // batch_bytes))
     ahead = group * (machine.threads + 1)
     share = max(budget_bytes // 6, 1)
@@ -138,7 +153,9 @@ def _task(
 
 
 def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
-    """A part a source: small sources stay resident beside a large one that is gathered, rescanned or spooled."""
+    """A part a source: small sources stay resident beside a large one that is gathered, rescanned
+    or spooled.
+    """
     if task.left_bytes <= 0:
         raise Infeasible("the order and the batches alone do not fit", task.common_bytes)
     plan_source = STRATEGIES[strategy]
@@ -164,8 +181,11 @@ def _share(strategy: str, task: Task, large: list[str], small: dict[str, Part]) 
     parts = dict(small)
     for rank, name in enumerate(sorted(large, key=lambda name: task.layouts[name].decoded_bytes)):
         weight = max(task.layouts[name].decoded_bytes, 1)
-        # A small source needs a floor of its own: a chunk and a few rows, whatever its share of the bytes.
-        share = max(left * weight // in_all, min(left // (4 * (len(large) - rank)), _floor(task, name)))
+        # A small source needs a floor of its own: a chunk and a few rows, whatever its share of the
+        # bytes.
+        share = max(
+            left * weight // in_all, min(left // (4 * (len(large) - rank)), _floor(task, name))
+        )
         if rank == len(large) - 1:
             share = left
         parts[name] = STRATEGIES[strategy](task, name, share)
@@ -188,7 +208,10 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
     }
     n_batches = task.order.n_batches - task.start_batch
     n_rows = task.order.n_positions - task.start
-    handing = n_batches * task.machine.batch_seconds + n_batches / task.batch_group * task.machine.task_seconds
+    handing = (
+        n_batches * task.machine.batch_seconds
+        + n_batches / task.batch_group * task.machine.task_seconds
+    )
     cost = Prediction(
         rows=n_rows,
         held_bytes=sum(part.feed.held_bytes for part in option.parts) + task.common_bytes,
@@ -208,22 +231,36 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
 
 
 def _held(option: _Option, task: Task) -> tuple[tuple[str, int], ...]:
-    items = [("the order", task.order_bytes), ("batches made ahead, and the one in use", task.batches_bytes)]
-    items += [(f"{part.feed.source}: {what}", n_bytes) for part in option.parts for what, n_bytes in part.held]
+    items = [
+        ("the order", task.order_bytes),
+        ("batches made ahead, and the one in use", task.batches_bytes),
+    ]
+    items += [
+        (f"{part.feed.source}: {what}", n_bytes)
+        for part in option.parts
+        for what, n_bytes in part.held
+    ]
     return tuple(items)
 
 
 def _budget_error(task: Task, refusals: list[Infeasible]) -> BudgetError:
-    least = min((why for why in refusals if why.needed_bytes), key=lambda why: why.needed_bytes, default=None)
+    least = min(
+        (why for why in refusals if why.needed_bytes),
+        key=lambda why: why.needed_bytes,
+        default=None,
+    )
     if least is None:
         reasons = "; ".join(sorted({str(why) for why in refusals}))
         return BudgetError(f"no strategy that is allowed can run this order: {reasons}")
     chunk, name = max(
-        ((layout.chunk_bytes + layout.read_overhead_bytes, name) for name, layout in task.layouts.items())
+        (
+            (layout.chunk_bytes + layout.read_overhead_bytes, name)
+            for name, layout in task.layouts.items()
+        )
     )
     return BudgetError(
         f"memory={show(task.budget_bytes)} cannot hold a batch of {task.batch_rows} rows "
-        f"({show(task.batch_bytes)}, twice: one in use, one being made) and the chunk being decoded "
-        f"({show(chunk)} of {name!r}): {least}, {show(least.needed_bytes)} needed. Give more memory, smaller "
-        f"batches, or rewrite the file with chunks of fewer rows."
+        f"({show(task.batch_bytes)}, twice: one in use, one being made) and the chunk being "
+        f"decoded ({show(chunk)} of {name!r}): {least}, {show(least.needed_bytes)} needed. Give "
+        f"more memory, smaller batches, or rewrite the file with chunks of fewer rows."
     )

@@ -12,8 +12,9 @@ __all__ = ["Machine", "Rates"]
 class Rates:
     """How quickly one thread reads one source.
 
-    ``decode_bytes_per_s`` counts decoded bytes of whole chunks, reading included; ``row_seconds`` is one row read
-    alone; ``take_seconds`` is one row copied from memory to a batch, in random order.
+    ``decode_bytes_per_s`` counts decoded bytes of whole chunks, reading included; ``row_seconds``
+    is one row read alone; ``take_seconds`` is one row copied from memory to a batch, in random
+    order.
     """
 
     decode_bytes_per_s: float = 300e6
@@ -25,8 +26,9 @@ class Rates:
 class Machine:
     """Threads, rates a source, and scratch.
 
-    ``scratch_free_bytes`` is 0 where no scratch may be written. Keys are those of the exact shuffle, evaluated for
-    consecutive rows (``key_seconds``) or scattered ones (``key_at_seconds``).
+    ``scratch_free_bytes`` is 0 where no scratch may be written. Keys are those of the exact
+    shuffle, evaluated for consecutive rows (``key_seconds``) or scattered ones
+    (``key_at_seconds``).
     """
 
     threads: int = 2

@@ -1,7 +1,7 @@
 """The order of one epoch, in row numbers of the file.
 
-A scheme counts the rows of what it was given: the whole dataset or a view of it (a split). An `Order` puts the two
-together, so that everything below it speaks of the file's own rows.
+A scheme counts the rows of what it was given: the whole dataset or a view of it (a split). An
+`Order` puts the two together, so that everything below it speaks of the file's own rows.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Order:
         return Order(self.scheme.at(epoch), self.selection)
 
     def view_range(self, start_row: int, stop_row: int) -> tuple[int, int]:
-        """View rows whose file rows lie in ``[start_row, stop_row)``: consecutive, since a selection ascends."""
+        """View rows whose file rows lie in ``[start_row, stop_row)``: consecutive, since a
+        selection ascends.
+        """
         if self.selection is None:
             return start_row, stop_row
         low, high = np.searchsorted(self.selection, [start_row, stop_row])

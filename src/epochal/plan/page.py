@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from epochal.sizes import show
@@ -17,12 +17,14 @@ WHAT = {
     "resident": "everything is decoded into memory once; later epochs read memory only",
     "gather": "single rows are read in file order, window by window",
     "rescan": "the file is decoded once for every window of the order that fits the budget",
-    "spool": "each chunk is decoded once; its rows are dealt into piles, and piles are served in order",
+    "spool": "each chunk is decoded once; rows are dealt into piles, and piles served in order",
 }
 
 
 def page(plan: Plan) -> str:
-    """Some twenty lines of text: the strategy, the budget, what will be read, and what else was weighed."""
+    """Some twenty lines of text: the strategy, the budget, what will be read, and what else was
+    weighed.
+    """
     lines = [f"{plan.scheme}: {plan.strategy} - {WHAT[plan.strategy]}", ""]
     lines += _table(("source", "comes by"), [(feed.source, _feed(feed)) for feed in plan.feeds])
     lines += ["", f"held, of {show(plan.budget_bytes)} allowed"]
@@ -38,7 +40,9 @@ def page(plan: Plan) -> str:
 
 def compare(predicted: Prediction, measured: Prediction) -> str:
     """Predicted beside measured."""
-    rows = [(what, a, b) for (what, a), (_, b) in zip(_facts(predicted), _facts(measured), strict=True)]
+    rows = [
+        (what, a, b) for (what, a), (_, b) in zip(_facts(predicted), _facts(measured), strict=True)
+    ]
     return "\n".join(_table(("", "predicted", "measured"), rows))
 
 
@@ -74,9 +78,12 @@ def _cost(candidate: Candidate) -> str:
     return f"{candidate.seconds:.3g} s, then {candidate.later_seconds:.3g} s an epoch"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     table = [head, *rows] if head else rows
     if not table:
         return []
     widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]

@@ -1,17 +1,18 @@
 """Which pile a row goes to, and in which order a pile is served.
 
-The spool writes every row once, into the pile its place in the order names, and serves pile after pile. Two dealers
-name that place: `PositionDealer` knows every row's position (an inverse of the order, a few bytes a row), so any
-order can be dealt; `KeyDealer` knows nothing but the implicit keys of the exact shuffle, so an order of any number
-of rows can. Both deal a record's *head* with it: ``(place, row)``, two unsigned 64-bit integers.
+The spool writes every row once, into the pile its place in the order names, and serves pile after
+pile. Two dealers name that place: `PositionDealer` knows every row's position (an inverse of the
+order, a few bytes a row), so any order can be dealt; `KeyDealer` knows nothing but the implicit
+keys of the exact shuffle, so an order of any number of rows can. Both deal a record's *head* with
+it: ``(place, row)``, two unsigned 64-bit integers.
 
-The scheme is the external-memory permutation of Rao (1961) and Sandelius (1962): deal at random into piles, then
-shuffle each pile; here the deal and the shuffle are both read off one sort key.
+The scheme is the external-memory permutation of Rao (1961) and Sandelius (1962): deal at random
+into piles, then shuffle each pile; here the deal and the shuffle are both read off one sort key.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from epochal.plan.order import Order, Rows
 from epochal.schemes.piles import argsort_keys
 
-__all__ = ["HEAD_BYTES", "Dealer", "Deal", "KeyDealer", "PositionDealer", "dealer_bytes"]
+__all__ = ["HEAD_BYTES", "Deal", "Dealer", "KeyDealer", "PositionDealer", "dealer_bytes"]
 
 HEAD_BYTES = 16
 Heads = NDArray[np.uint64]  # (n_records, 2): place, row
@@ -31,7 +32,8 @@ class Deal:
     Parameters
     ----------
     local
-        Rows of the block that are dealt, counted from its first row, ``(n_records,)``; None for each row once.
+        Rows of the block that are dealt, counted from its first row, ``(n_records,)``; None for
+        each row once.
     piles
         Pile of each record, ``(n_records,)``.
     heads
@@ -74,7 +76,8 @@ def dealer_bytes(n_positions: int, n_rows: int) -> int:
 
 
 class PositionDealer:
-    """Deals by known positions: for any order, repeats and gaps included. Holds 4 to 16 bytes a row.
+    """Deals by known positions: for any order, repeats and gaps included. Holds 4 to 16 bytes a
+    row.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ class PositionDealer:
         kind = np.uint32 if order.n_positions < 2**32 - 1 else np.uint64
         self._absent = int(np.iinfo(kind).max)
         self._inverse: NDArray[np.unsignedinteger] | None = None
-        inverse = np.full(n_rows, self._absent, dtype=kind)
+        inverse: NDArray[np.unsignedinteger] = np.full(n_rows, self._absent, dtype=kind)
         inverse[rows] = np.arange(start, order.n_positions, dtype=kind)
         if int(np.count_nonzero(inverse != self._absent)) == n_places:
             self._inverse = inverse
@@ -105,11 +108,12 @@ class PositionDealer:
             del inverse
             by_row = np.argsort(rows, kind="stable")
             self._rows = rows[by_row]
-            self._positions = by_row.astype(kind) + kind(start)
+            self._positions = (by_row + start).astype(kind)
 
     def deal(self, start_row: int, stop_row: int) -> Deal:
         """Deal the consecutive file rows ``[start_row, stop_row)``."""
         local: Rows | None
+        positions: NDArray[Any]
         if self._inverse is not None:
             positions = self._inverse[start_row:stop_row]
             wanted = positions != self._absent
@@ -135,7 +139,9 @@ class PositionDealer:
         return Deal(None, self._piles(heads), heads)
 
     def _piles(self, heads: Heads) -> NDArray[np.uint16]:
-        return ((heads[:, 0] - np.uint64(self._start)) // np.uint64(self.pile_rows)).astype(np.uint16)
+        return ((heads[:, 0] - np.uint64(self._start)) // np.uint64(self.pile_rows)).astype(
+            np.uint16
+        )
 
     def places(self, batch: int) -> tuple[int, int]:
         """Positions of one batch."""
@@ -187,8 +193,11 @@ class KeyDealer:
         return Deal(None, self._piles(heads), heads)
 
     def _piles(self, heads: Heads) -> NDArray[np.uint16]:
-        # Multiply-shift of the leading 32 bits: monotone in the key, equal ranges for any number of piles.
-        return (((heads[:, 0] >> np.uint64(32)) * np.uint64(self.n_piles)) >> np.uint64(32)).astype(np.uint16)
+        # Multiply-shift of the leading 32 bits: monotone in the key, equal ranges for any number of
+        # piles.
+        return (((heads[:, 0] >> np.uint64(32)) * np.uint64(self.n_piles)) >> np.uint64(32)).astype(
+            np.uint16
+        )
 
     def places(self, batch: int) -> tuple[int, int]:
         """Global positions of one batch of this rank."""

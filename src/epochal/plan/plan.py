@@ -1,4 +1,4 @@
-"""A plan: how each source's rows will come, what that holds, and what it should cost. Frozen data."""
+"""A plan: how each source's rows will come, what that holds, and what it should cost. Frozen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["Candidate", "FeedPlan", "Plan", "Prediction"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an epoch costs: rows, bytes and pieces exactly; seconds and first batch by the cost model."""
+    """What an epoch costs: rows, bytes and pieces exactly; seconds and first batch by the cost
+    model.
+    """
 
     rows: int = 0
     read_bytes: int = 0
@@ -29,11 +31,12 @@ class Prediction:
 class FeedPlan:
     """How the rows of one source come.
 
-    ``kind`` is ``"window"`` (windows of ``window_rows`` positions, ``windows_ahead`` of them prepared ahead),
-    ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the decoded bytes of one read. ``alone``: rows are read by
-    themselves. ``stream``: windows end where chunks do. The spool deals blocks of ``block_chunks`` chunks into
-    ``n_piles`` piles (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
-    ``buffer_rows`` records, and keeps up to ``n_pages`` pages of ``page_rows`` records in memory.
+    ``kind`` is ``"window"`` (windows of ``window_rows`` positions, ``windows_ahead`` of them
+    prepared ahead), ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the decoded bytes of one
+    read. ``alone``: rows are read by themselves. ``stream``: windows end where chunks do. The spool
+    deals blocks of ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each
+    where ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, and
+    keeps up to ``n_pages`` pages of ``page_rows`` records in memory.
     """
 
     source: str
@@ -58,7 +61,9 @@ class FeedPlan:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy that was weighed: seconds of this epoch and of each later one, or why it cannot run."""
+    """A strategy that was weighed: seconds of this epoch and of each later one, or why it cannot
+    run.
+    """
 
     strategy: str
     seconds: float | None = None

@@ -18,9 +18,12 @@ def plan_resident(task: Task, name: str, share: int) -> Part:
     """Decode the view's rows once; every epoch is then gathered from memory."""
     layout, rates, order = task.layouts[name], task.machine.of(name), task.order
     rows_bytes = order.scheme.n_rows * layout.row_bytes
-    # A run decodes straight into place unless a view leaves rows out, or its chunks are wider than the rows wanted.
+    # A run decodes straight into place unless a view leaves rows out, or its chunks are wider than
+    # the rows wanted.
     run_bytes = max(layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
-    temporary = task.threads * (layout.read_overhead_bytes + (0 if order.selection is None else run_bytes))
+    temporary = task.threads * (
+        layout.read_overhead_bytes + (0 if order.selection is None else run_bytes)
+    )
     held = rows_bytes + temporary
     if held > share:
         raise Infeasible("the decoded rows do not fit", task.common_bytes + held)
@@ -37,10 +40,14 @@ def plan_resident(task: Task, name: str, share: int) -> Part:
     )
     later = Prediction(seconds=order.n_positions * rates.take_seconds / task.threads)
     feed = FeedPlan(name, "resident", held, run_bytes)
-    return Part(feed, first, later, (("all its rows", rows_bytes), ("chunks being decoded", temporary)))
+    return Part(
+        feed, first, later, (("all its rows", rows_bytes), ("chunks being decoded", temporary))
+    )
 
 
-def touched_chunks(order: Order, layout: Layout) -> slice | np.ndarray[tuple[int], np.dtype[np.int64]]:
+def touched_chunks(
+    order: Order, layout: Layout
+) -> slice | np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Chunks that hold at least one row of the view."""
     if order.selection is None:
         return slice(0, layout.n_chunks)

@@ -1,9 +1,10 @@
 """The strategy that deals rows into piles: its geometry and its cost.
 
-Let a source of ``N`` records of ``r`` bytes be dealt in blocks of ``b`` bytes into piles of ``s`` bytes. A pile is
-then read back as one segment a block, ``b * s / (N * r)`` bytes each. Blocks and piles are taken equal, just large
-enough for segments of `SEGMENT_BYTES` (so that a device that seeks still streams), and no larger than half of the
-memory that is left has room for; whatever memory remains keeps the first piles, which then are never written.
+Let a source of ``N`` records of ``r`` bytes be dealt in blocks of ``b`` bytes into piles of ``s``
+bytes. A pile is then read back as one segment a block, ``b * s / (N * r)`` bytes each. Blocks and
+piles are taken equal, just large enough for segments of `SEGMENT_BYTES` (so that a device that
+seeks still streams), and no larger than half of the memory that is left has room for; whatever
+memory remains keeps the first piles, which then are never written.
 """
 
 from __future__ import annotations
@@ -51,22 +52,27 @@ def plan_spool(task: Task, name: str, share: int) -> Part:
     record_bytes = layout.row_bytes + HEAD_BYTES
     if n_records * record_bytes > machine.scratch_free_bytes:
         raise Infeasible(
-            f"scratch has {show(machine.scratch_free_bytes)} free, {show(n_records * record_bytes)} needed"
+            f"scratch has {show(machine.scratch_free_bytes)} free, "
+            f"{show(n_records * record_bytes)} needed"
         )
     dealer = dealer_bytes(n_records, layout.n_rows) if by_position else 0
-    if order.each_row_once:  # while an epoch is served, the next one is dealt: its order and places are held too
+    if (
+        order.each_row_once
+    ):  # while an epoch is served, the next one is dealt: its order and places are held too
         dealer = 2 * dealer + (order.scheme.order_bytes if by_position else 0)
     room = share - dealer
     geometry = _geometry(task, layout, n_records, record_bytes, room, by_position=by_position)
     temporary = max(task.threads * (layout.read_overhead_bytes + geometry.deal_bytes), 0)
     fixed = geometry.n_buffers * geometry.buffer_bytes + temporary + geometry.table_bytes
     if fixed > room:
-        raise Infeasible("the buffers of blocks and piles do not fit", task.common_bytes + dealer + fixed)
+        raise Infeasible(
+            "the buffers of blocks and piles do not fit", task.common_bytes + dealer + fixed
+        )
     # Reserve for the pages that are not full: half a page a pile, and one for each thread.
-    pile_bytes = -(-n_records // geometry.n_piles) * record_bytes
+    pile_bytes = geometry.pile_rows * record_bytes
     page_rows = max(1, min(max(pile_bytes // 32, 4 << 10), 1 << 20) // record_bytes)
     n_pages = (room - fixed) // (page_rows * record_bytes)
-    pages_a_pile = -(-(-(-n_records // geometry.n_piles)) // page_rows) + 1
+    pages_a_pile = -(-geometry.pile_rows // page_rows) + 1
     piles_kept = min(n_pages // pages_a_pile, geometry.n_piles)
     n_pages = piles_kept * pages_a_pile
     pages_bytes = n_pages * page_rows * record_bytes
@@ -99,7 +105,9 @@ def plan_spool(task: Task, name: str, share: int) -> Part:
 
 
 def _records(task: Task, name: str, share: int) -> tuple[int, bool]:
-    """Records that are dealt, and whether by position (cheap, any order) or by key (any number of rows)."""
+    """Records that are dealt, and whether by position (cheap, any order) or by key (any number of
+    rows).
+    """
     layout, order = task.layouts[name], task.order
     inverse = dealer_bytes(task.n_rows_left, layout.n_rows)
     if order.scheme.keys is None or (order.scheme.order_bytes and inverse <= share // 8):
@@ -112,12 +120,15 @@ def _geometry(
 ) -> _Geometry:
     n_buffers = max(2 * task.threads, SLABS + task.threads)
     record_cost = n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
-    # Blocks and piles as large as segments ask for, within half of the room: the other half keeps piles in memory.
+    # Blocks and piles as large as segments ask for, within half of the room: the other half keeps
+    # piles in memory.
     ideal = max(isqrt(SEGMENT_BYTES * n_records * record_bytes), MIN_BLOCK_BYTES)
     overhead = task.threads * layout.read_overhead_bytes
     most_rows = max((room // 2 - overhead) // record_cost, 1)
     target_rows = max(1, min(min(ideal, MAX_BLOCK_BYTES) // record_bytes, most_rows, n_records))
-    repeats = -(-n_records // max(layout.n_rows, 1))  # records a row: more than one where rows are drawn again
+    repeats = -(
+        -n_records // max(layout.n_rows, 1)
+    )  # records a row: more than one where rows are drawn again
     block_chunks = max(1, min(target_rows // (layout.chunk_rows * repeats), layout.n_chunks))
     block_rows = min(block_chunks * layout.chunk_rows, max(layout.n_rows, 1)) * repeats
     # A pile of a key range is binomial: eight standard deviations hold any that will ever be seen.
@@ -125,7 +136,9 @@ def _geometry(
     pile_rows = min(max(target_rows - slack, target_rows // 8, task.batch_rows), n_records)
     n_piles = -(-n_records // pile_rows)
     if n_piles > MAX_PILES:
-        raise Infeasible(f"more than {MAX_PILES} piles would be needed: too little memory for so many rows")
+        raise Infeasible(
+            f"more than {MAX_PILES} piles would be needed: too little memory for so many rows"
+        )
     pile_rows = -(-n_records // n_piles)
     n_piles = -(-n_records // pile_rows)
     pile_most = min(pile_rows + (0 if by_position else int(8 * sqrt(pile_rows)) + 8), n_records)
@@ -145,7 +158,7 @@ def _geometry(
 
 
 def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
-    """Sorting and copying records on all threads, and writing what is spilled: whichever is slower."""
+    """Sorting and copying records on all threads, and writing the spilled, the slower of both."""
     machine = task.machine
     cpu = n_records * (machine.record_seconds + machine.of(name).take_seconds)
     writing = spilled / machine.scratch_write_bytes_per_s
@@ -181,7 +194,9 @@ def _first(
 def _later(
     task: Task, name: str, feed: FeedPlan, n_records: int, spilled: int, first: Prediction
 ) -> tuple[Prediction, bool]:
-    """A rolled epoch reads and writes scratch once and decodes nothing; where that pays, it is what later epochs do."""
+    """A rolled epoch reads and writes scratch once and decodes nothing; where that pays, it is what
+    later epochs do.
+    """
     serving = _serving_seconds(task, name, n_records, spilled)
     dealing = _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
@@ -189,7 +204,9 @@ def _later(
     if not task.order.each_row_once or serving + dealing >= first.seconds:
         return first, False
     pile = serving / feed.n_piles
-    return Prediction(spilled_bytes=spilled, seconds=serving + dealing, first_batch_seconds=pile), True
+    return Prediction(
+        spilled_bytes=spilled, seconds=serving + dealing, first_batch_seconds=pile
+    ), True
 
 
 def _dealt_chunks(

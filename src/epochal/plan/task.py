@@ -11,13 +11,15 @@ from epochal.plan.plan import FeedPlan, Prediction
 
 __all__ = ["INDEX_ROW_BYTES", "Infeasible", "Part", "Task"]
 
-# Beside its data, a row of a window costs its index and the arrays from which that is made (rows, their sorting,
-# chunk numbers): five of 8 bytes while it is planned.
+# Beside its data, a row of a window costs its index and the arrays from which that is made (rows,
+# their sorting, chunk numbers): five of 8 bytes while it is planned.
 INDEX_ROW_BYTES = 48
 
 
 class Infeasible(Exception):
-    """A strategy cannot run; the message says why. ``needed_bytes`` is the budget it would take, 0 if none would do."""
+    """A strategy cannot run; the message says why. ``needed_bytes`` is the budget it would take, 0
+    if none would do.
+    """
 
     def __init__(self, why: str, needed_bytes: int = 0) -> None:
         super().__init__(why)
@@ -54,7 +56,7 @@ class Task:
 
     @property
     def batches_bytes(self) -> int:
-        """Batches being made and waiting, the task group in hand, and the one that is the user's."""
+        """Batches made and waiting, the group in hand, and the one that is the user's."""
         return (self.batches_ahead + self.batch_group + 1) * self.batch_bytes
 
     @property
@@ -80,7 +82,9 @@ class Task:
         return self.order.scheme.n_rows * (self.machine.key_seconds + self.machine.sort_seconds)
 
     def decode_seconds(self, name: str, decoded_bytes: float) -> float:
-        """Wall seconds to read and decode so many bytes of a source on all threads that it lets work."""
+        """Wall seconds to read and decode so many bytes of a source on all threads that it lets
+        work.
+        """
         layout = self.layouts[name]
         threads = self.threads if layout.parallel else 1
         return decoded_bytes / self.machine.of(name).decode_bytes_per_s / threads

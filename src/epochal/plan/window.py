@@ -41,7 +41,14 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
     window_bytes = window_rows * row_bytes
     held = temporary + (windows_ahead + 2) * window_bytes
     feed = FeedPlan(
-        name, "window", held, run_bytes, window_rows, windows_ahead, stream=True, alone=layout.rows_alone
+        name,
+        "window",
+        held,
+        run_bytes,
+        window_rows,
+        windows_ahead,
+        stream=True,
+        alone=layout.rows_alone,
     )
     cost = _cost(task, name, feed, first_rows=window_rows)
     return Part(feed, cost, cost, _items(temporary, held))
@@ -58,7 +65,8 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     least = min(task.batch_rows, max(task.n_rows_left, 1))
     if window_rows < least:
         raise Infeasible(
-            "three windows of a batch do not fit", task.common_bytes + temporary + 3 * least * row_bytes
+            "three windows of a batch do not fit",
+            task.common_bytes + temporary + 3 * least * row_bytes,
         )
     window_rows = max(min(window_rows, task.n_rows_left), 1)
     held = temporary + 3 * window_rows * row_bytes
@@ -68,7 +76,9 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
 
 
 def plan_rescan(task: Task, name: str, share: int) -> Part:
-    """Decode all touched chunks for each window: one large window, or two so that one is read ahead."""
+    """Decode all touched chunks for each window: one large window, or two so that one is read
+    ahead.
+    """
     double = partial(_plan_rescan, task, name, share)
     try:
         single_part = double(0)
@@ -79,7 +89,9 @@ def plan_rescan(task: Task, name: str, share: int) -> Part:
     except Infeasible:
         return single_part
     # Reading ahead is worth a tenth more decoding: training then hides it.
-    return double_part if double_part.first.seconds <= 1.1 * single_part.first.seconds else single_part
+    return (
+        double_part if double_part.first.seconds <= 1.1 * single_part.first.seconds else single_part
+    )
 
 
 def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
@@ -103,7 +115,9 @@ def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
 
 
 def _run_bytes(task: Task, layout: Layout, share: int) -> int:
-    """Neighbouring chunks are read together up to this: small chunks would otherwise cost a call each."""
+    """Neighbouring chunks are read together up to this: small chunks would otherwise cost a call
+    each.
+    """
     return max(layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
 
 
@@ -118,10 +132,17 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     part = min(first_rows, n_rows) / max(n_rows, 1)
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
-        reading = task.decode_seconds(name, n_bytes) if feed.stream else n_rows * rates.row_seconds / task.threads
+        reading = (
+            task.decode_seconds(name, n_bytes)
+            if feed.stream
+            else n_rows * rates.row_seconds / task.threads
+        )
         seconds = reading + taking
         return Prediction(
-            read_bytes=n_bytes, decoded_bytes=n_bytes, seconds=seconds, first_batch_seconds=seconds * part
+            read_bytes=n_bytes,
+            decoded_bytes=n_bytes,
+            seconds=seconds,
+            first_batch_seconds=seconds * part,
         )
     read, pieces, decoded = _touched(task, layout, feed)
     seconds = task.decode_seconds(name, decoded) + 2 * taking
@@ -144,7 +165,9 @@ def _touched(task: Task, layout: Layout, feed: FeedPlan) -> tuple[int, int, int]
     """Stored bytes, pieces and decoded bytes of all windows."""
     if task.n_rows_left > EXACT_ROWS and not task.order.monotone:
         windows = -(-task.n_rows_left // feed.window_rows)
-        per_window = 1 - (1 - 1 / max(layout.n_chunks, 1)) ** min(feed.window_rows, task.n_rows_left)
+        per_window = 1 - (1 - 1 / max(layout.n_chunks, 1)) ** min(
+            feed.window_rows, task.n_rows_left
+        )
         times = windows * per_window
         return (
             int(layout.stored_bytes * times),

@@ -1,8 +1,8 @@
 """Cutting an order into windows, and a window into reads: pure arithmetic on row numbers.
 
-A *window* is a run of positions that is in memory at once. Its rows lie in the window's buffer in file order, so each
-chunk writes one consecutive run of slots; `index` says at which slot each position's row lies. (Rows are gathered
-from slots by position; nothing is ever inverted twice.)
+A *window* is a run of positions that is in memory at once. Its rows lie in the window's buffer in
+file order, so each chunk writes one consecutive run of slots; `index` says at which slot each
+position's row lies. (Rows are gathered from slots by position; nothing is ever inverted twice.)
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
 class Read:
     """Chunks ``[start, stop)`` of one source, and which of their rows go to which slots.
 
-    ``rows`` (numbers counted from the first row of chunk `start`, ascending, repeats allowed) go to the consecutive
-    slots from ``first_slot`` on; None means every row of those chunks, each once.
+    ``rows`` (numbers counted from the first row of chunk `start`, ascending, repeats allowed) go to
+    the consecutive slots from ``first_slot`` on; None means every row of those chunks, each once.
     """
 
     start: int
@@ -45,7 +45,8 @@ class Read:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Window:
-    """Positions ``[start, stop)`` of an order: what to read, and where each position's row will lie.
+    """Positions ``[start, stop)`` of an order: what to read, and where each position's row will
+    lie.
 
     ``index`` is ``(stop - start,)``; None when position ``start + i`` lies in slot ``i``.
     """
@@ -61,15 +62,17 @@ def cut_windows(
 ) -> Iterator[tuple[int, int]]:
     """Windows of `window_rows` positions from `start` to the end.
 
-    A scheme's own mixing windows are not cut apart where two windows are held at once; where only one is, windows
-    hold whole batches (`whole_batches`), since a batch could not wait for the next one.
+    A scheme's own mixing windows are not cut apart where two windows are held at once; where only
+    one is, windows hold whole batches (`whole_batches`), since a batch could not wait for the next
+    one.
     """
     ends = None if whole_batches else order.scheme.window_bounds()
     stop = order.n_positions
     while start < stop:
         end = min(start + window_rows, stop)
         if ends is not None and end < stop:
-            # The last mixing window that ends inside; a mixing window larger than ours must be cut after all.
+            # The last mixing window that ends inside; a mixing window larger than ours must be cut
+            # after all.
             inside = int(np.searchsorted(ends, end, side="right")) - 1
             if inside >= 0 and ends[inside] > start:
                 end = int(ends[inside])
@@ -86,8 +89,12 @@ def _batch_end(order: Order, start: int, end: int) -> int:
     return last if last > start else end
 
 
-def cut_stream(order: Order, layout: Layout, start: int, window_rows: int) -> Iterator[tuple[int, int]]:
-    """Windows of about `window_rows` positions of a monotone order that share no chunk: each is decoded once."""
+def cut_stream(
+    order: Order, layout: Layout, start: int, window_rows: int
+) -> Iterator[tuple[int, int]]:
+    """Windows of about `window_rows` positions of a monotone order that share no chunk: each is
+    decoded once.
+    """
     stop = order.n_positions
     while start < stop:
         end = min(start + window_rows, stop)
@@ -118,7 +125,9 @@ def window_of(
 
 
 def in_file_order(rows: slice | Rows, *, ascending: bool = False) -> tuple[Rows, Rows | None]:
-    """Rows in ascending order, and at which place of `rows` each was; None where the order did not change."""
+    """Rows in ascending order, and at which place of `rows` each was; None where the order did not
+    change.
+    """
     if isinstance(rows, slice):
         return np.arange(rows.start, rows.stop, dtype=np.int64), None
     if ascending:
@@ -130,8 +139,9 @@ def in_file_order(rows: slice | Rows, *, ascending: bool = False) -> tuple[Rows,
 def reads_of(ordered: Rows, layout: Layout, *, run_bytes: int, alone: bool) -> Iterator[Read]:
     """Reads that bring ascending rows to the slots ``0, 1, ...``.
 
-    Neighbouring touched chunks are put together up to `run_bytes` of decoded rows a read. With `alone`, rows are read
-    by themselves: a read then names rows of the file, and its chunk numbers do not matter.
+    Neighbouring touched chunks are put together up to `run_bytes` of decoded rows a read. With
+    `alone`, rows are read by themselves: a read then names rows of the file, and its chunk numbers
+    do not matter.
     """
     return (_alone_reads if alone else _chunk_reads)(ordered, layout, run_bytes)
 

@@ -114,7 +114,7 @@ class KeyOrder(Order):
             keys -= _U64(low)
             kept = _inside(keys, high - low)
             target = packed[filled : filled + len(kept)]
-            np.take(keys, kept, out=target)
+            np.take(keys, kept, out=target, mode="clip")  # "raise" would copy the output first
             target <<= _U64(shift)
             _put_low_bits(target, kept, start, row_bits)
             filled += len(kept)

@@ -35,7 +35,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def check_blosc1(source: Bytes, wanted: int) -> Bytes:
-    """The Blosc 1 buffer in `source`, once its header and table of blocks are known to lie inside it."""
+    """The Blosc 1 buffer in `source`, its header and table of blocks known to be sound."""
     _require(len(source) >= BLOSC1_HEADER, f"{len(source)} bytes are too few for Blosc")
     version, _, flags, typesize, nbytes, blocksize, cbytes = struct.unpack_from(
         "<BBBBIII", source.data
@@ -102,13 +102,13 @@ class Blosc2Frame:
 
     @property
     def _in_order(self) -> bool:
-        """Whether blocks one after another are rows one after another: blocks cut the first axis alone, evenly."""
+        """Whether the blocks lie in the order of the items: they cut the first axis alone."""
         return self.shape[1:] == self.block_shape[1:] and (
             not self.shape or self.shape[0] % self.block_shape[0] == 0
         )
 
     def _arrange(self, blocks: Bytes, out: Bytes) -> None:
-        """Put each item at its place: ``(grid..., block..., item) -> (grid 0, block 0, grid 1, block 1, ..., item)``."""
+        """Put each block at its place, without what pads it."""
         ndim = len(self.shape)
         grid = tuple(-(-n // b) for n, b in zip(self.shape, self.block_shape, strict=True))
         array = blocks.reshape(*grid, *self.block_shape, self.itemsize)
@@ -172,7 +172,7 @@ def _chunk(chunk: Bytes, nbytes: int) -> Bytes:
 
 
 def _is_zeros(index: Bytes) -> bool:
-    """Whether the frame's index, a chunk that stands for one repeated offset, says that its chunk is all zeros."""
+    """Whether the frame's index, one repeated offset, says that its chunk is all zeros."""
     _require(len(index) >= BLOSC2_HEADER + 8, "a Blosc 2 frame without an index")
     return int(index[BLOSC2_HEADER + 7]) == 0x81
 
@@ -207,6 +207,6 @@ def _array_shapes(
 
 
 def _integers(header: bytes, at: int, count: int, form: str) -> tuple[int, ...]:
-    """A msgpack array of `count` integers of one width: a byte, then a byte and the integer for each."""
+    """A msgpack array of integers of one width: a byte, then a byte and the integer for each."""
     width = 1 + struct.calcsize(form)
     return tuple(struct.unpack_from(form, header, at + 2 + i * width)[0] for i in range(count))

@@ -1,4 +1,4 @@
-"""One decoder a compression filter: stored bytes in, exactly the expected bytes out, or `Undecodable`.
+"""One decoder a compression filter: stored bytes in, exactly the due bytes out, or `Undecodable`.
 
 Every decoder writes into a buffer it is given and is bounded by it, so a damaged or hostile chunk
 can neither allocate without bound nor pass on bytes that it did not hold. The heavy calls release
@@ -179,7 +179,7 @@ def _unbitshuffle(bits: Bytes, out: Bytes, itemsize: int, block: int) -> None:
 def _bitshuffle_blocks(
     source: Bytes, total: int, itemsize: int, block_decode: Callable[..., Any]
 ) -> tuple[Bytes, int]:
-    """Undo the compression of each block; the bits stay shuffled. Returns them and the bytes of a block."""
+    """Undo the compression of each block: the bits, still shuffled, and the bytes of a block."""
     if len(source) < 12:
         raise Undecodable(f"{len(source)} bytes are too few for bitshuffle")
     declared, block_bytes = struct.unpack_from(">QI", source.data)

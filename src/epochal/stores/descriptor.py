@@ -1,4 +1,4 @@
-"""A file opened for reading at positions: shared by threads, inherited by forks, reopened after pickling."""
+"""A file read at positions: shared by threads, inherited by forks, reopened after pickling."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def changed(path: str, was: Stamp, now: Stamp) -> ChangedError:
     else:
         what = "it was written to"
     return ChangedError(
-        f"{path} is no longer the file that was opened: {what}. Its index is out of date, so reading on could give "
-        "wrong rows. Open it again when nothing writes to it"
+        f"{path} is no longer the file that was opened: {what}. Its index is out of date, so "
+        "reading on could give wrong rows. Open it again when nothing writes to it"
     )
 
 
@@ -134,7 +134,7 @@ def read_into(fd: int, parts: Sequence[memoryview], offset: int) -> int:
 
 
 def _continue(fd: int, parts: Sequence[memoryview], offset: int, got: int) -> list[int]:
-    """Bytes of each part after a read that stopped at `got`: what is missing of each is read singly."""
+    """Bytes of each part after a read that stopped at `got`: the rest is read part by part."""
     filled, at = [], 0
     for part in parts:
         have = min(max(got - at, 0), len(part))

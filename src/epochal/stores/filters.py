@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from epochal.stores.codecs import CODECS, Bytes, Decode, Undecodable
 
 __all__ = ["NAMES", "Filter", "Pipeline", "describe", "why_not"]
+
+_fletcher32: Any = imagecodecs.h5checksum_fletcher32  # its stub knows no arrays
 
 SHUFFLE, FLETCHER32, BLOSC2 = 2, 3, 32026
 CHECKSUM_BYTES = 4
@@ -116,7 +119,7 @@ def _blosc2_is_plain(cd: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class _Step:
-    """Undoes one filter: either `decode` into a buffer of `size` bytes (None: as many as it is given), or `strip`."""
+    """Undoes one filter: `decode` into `size` bytes (None: as many as come), or `strip`."""
 
     size: int | None
     decode: Decode | None = None
@@ -193,14 +196,14 @@ def _verified(stored: Bytes) -> Bytes:
     # HDF5 1.6.2 and older wrote the bytes of each half swapped on some machines; libhdf5 accepts
     # both, so do we.
     swapped = struct.unpack("<I", bytes((tail[1], tail[0], tail[3], tail[2])))[0]
-    due = imagecodecs.h5checksum_fletcher32(body)
+    due = _fletcher32(body)
     if due not in (found, swapped):
         raise Undecodable(f"checksum {found:#010x} where its bytes give {due:#010x}")
     return body
 
 
 def _unshuffler(itemsize: int) -> Decode:
-    """Bytes 0 of all items, then bytes 1, ...: put back together. What does not fill an item is stored last, as it is."""
+    """Stored are bytes 0 of all items, then bytes 1, ..., then what does not fill an item."""
 
     def unshuffle(source: Bytes, out: Bytes) -> None:
         if len(source) != len(out):

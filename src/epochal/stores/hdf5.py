@@ -18,7 +18,7 @@ __all__ = ["HDF5Store", "LibraryStore"]
 
 
 class HDF5Store:
-    """One HDF5 file. Opening walks it once and holds 16 bytes a chunk; libhdf5 then lets go of the file.
+    """One HDF5 file. Opening walks it once, and holds 16 bytes a chunk; libhdf5 then lets go of it.
 
     Parameters
     ----------
@@ -89,6 +89,6 @@ class HDF5Store:
 
 
 class LibraryStore(HDF5Store):
-    """The same file with every chunk read by libhdf5: slow, and what the raw reader is compared with."""
+    """The same with every chunk read by libhdf5: slow, and what the raw reader is compared with."""
 
     _raw = False

@@ -37,8 +37,8 @@ def index_in_child(
         )
     except subprocess.TimeoutExpired:
         raise FormatError(
-            f"{path}: indexing it took more than {TIMEOUT_SECONDS} s in a child process; it may be built to do that. "
-            "If you trust the file, open it without untrusted=True"
+            f"{path}: indexing it took more than {TIMEOUT_SECONDS} s in a child process; it may be "
+            "built to do that. If you trust the file, open it without untrusted=True"
         ) from None
     if child.returncode != 0:
         last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]

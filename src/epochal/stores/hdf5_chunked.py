@@ -70,7 +70,7 @@ class ChunkedSource:
         return self._layout
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Read and decode the chunks ``[start, stop)``: neighbours in one ``pread``, each decoded once."""
+        """Read and decode the chunks ``[start, stop)``, neighbours in one ``pread``."""
         facts = self._facts
         assert 0 <= start <= stop <= self._grid[0]
         if out.nbytes == 0:
@@ -163,7 +163,8 @@ class ChunkedSource:
         start, stop = self._layout.bounds(chunk)
         of = f" (piece {part} of {self._pieces})" if self._pieces > 1 else ""
         return DamageError(
-            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}{of}, rows {start} to {stop - 1}: {what}. "
+            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}{of}, rows {start} to "
+            f"{stop - 1}: {what}. "
             "The file is damaged there: restore it from a copy, or leave these rows out"
         )
 
@@ -191,7 +192,7 @@ def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int) -> in
 
 
 class _Target:
-    """Where the pieces of one read go: straight into whole rows, else by way of a chunk that is then cut."""
+    """Where the pieces of one read go: straight into whole rows, or cut to size."""
 
     def __init__(self, source: ChunkedSource, start: int, out: NDArray[Any]) -> None:
         facts = source._facts

@@ -33,7 +33,7 @@ class Refused(Exception):
 
 
 def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> ChunkIndex:
-    """Offsets, sizes and filter masks of all chunks in raster order of their grid; size 0 where none is stored.
+    """Offsets, sizes (0: not stored) and filter masks of all chunks in raster order of their grid.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _records(dataset: Any, ndim: int) -> NDArray[np.void]:
 
 
 def _collector(ndim: int, keep: Callable[[bytes], None]) -> Callable[[Any], None]:
-    """A callback that packs what it is told of a chunk. It runs a million times: one shape of loop a rank pays off."""
+    """A callback that packs what it is told of a chunk. It runs a million times."""
     pack = struct.Struct(f"={ndim}qqqI").pack
 
     def collect_1(info: Any) -> None:
@@ -116,7 +116,8 @@ def _check_ranges(records: NDArray[np.void], file_bytes: int) -> None:
     if outside.any():
         bad = records[int(np.argmax(outside))]
         raise Refused(
-            f"its index puts a chunk of {bad['size']} bytes at offset {bad['offset']} of a file of {file_bytes} bytes"
+            f"its index puts a chunk of {bad['size']} bytes at offset {bad['offset']} "
+            f"of a file of {file_bytes} bytes"
         )
 
 
@@ -141,7 +142,7 @@ def addresses_hold(dataset: Any, path: str, shape: Shape, chunk: Shape, index: C
 
 
 def edges_are_plain(plist: Any) -> bool | None:
-    """Whether chunks over the edge are stored without filters, their masks notwithstanding; None if it cannot be told.
+    """Whether chunks over the edge are stored without filters, whatever their masks; None: unknown.
 
     h5py does not wrap ``H5Pget_chunk_opts``; the libhdf5 that it loaded has it.
     """

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Of any source: its path in the file, its shape, what a read returns, and the strings in an item to pad anew."""
+    """Of any source: path, shape, what a read returns, strings in an item to pad anew."""
 
     name: str
     shape: Shape

@@ -1,4 +1,4 @@
-"""What only libhdf5 reads: one thread at a time, a block of rows after another, in order and bounded."""
+"""What only libhdf5 reads: one thread at a time, a block of rows after another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from math import prod
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,7 @@ from epochal.errors import DamageError
 from epochal.layout import Layout
 from epochal.stores.descriptor import Stamp, changed
 from epochal.stores.hdf5_facts import Library
-from epochal.stores.hdf5_index import load_plugins
+from epochal.stores.hdf5_file import load_plugins, open_quietly
 from epochal.stores.memory import virtual_chunk_rows
 
 __all__ = ["LibrarySource"]
@@ -29,12 +28,12 @@ class _Handle:
 
     def __init__(self, path: str, name: str) -> None:
         load_plugins()
-        self.file = h5py.File(path, "r", locking=False)
+        self.file = open_quietly(path)
         self.dataset = self.file[name]
 
 
 class LibrarySource:
-    """One dataset read through h5py. Every process opens the file by itself; it pickles as path and name."""
+    """One dataset read through h5py. It pickles as path and name: a process opens its own."""
 
     def __init__(self, facts: Library, path: str, stamp: Stamp) -> None:
         self._facts, self._path, self._stamp = facts, path, stamp
@@ -90,8 +89,9 @@ class LibrarySource:
             if now != self._stamp:
                 raise changed(self._path, self._stamp, now) from error
             raise DamageError(
-                f"{self._path}: source {self._facts.name!r}, chunk {start}, rows {first} to {first + len(out) - 1}: "
-                f"libhdf5 cannot read it: {error}. Restore the file from a copy, or leave these rows out"
+                f"{self._path}: source {self._facts.name!r}, chunk {start}, rows {first} to "
+                f"{first + len(out) - 1}: libhdf5 cannot read it: {error}. "
+                "Restore the file from a copy, or leave these rows out"
             ) from error
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:

@@ -6,16 +6,14 @@ h5py opens the file without a lock, is asked once, and lets it go.
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 
-from epochal.errors import FormatError, UnsafeError
+from epochal.errors import UnsafeError
 from epochal.stores.descriptor import Stamp, changed
 from epochal.stores.filters import Filter, describe, why_not
 from epochal.stores.hdf5_chunks import (
@@ -27,11 +25,12 @@ from epochal.stores.hdf5_chunks import (
     edges_are_plain,
 )
 from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library, Shape
+from epochal.stores.hdf5_file import BROKEN, load_plugins, open_quietly
 from epochal.stores.hdf5_types import fixed_dtype, paddings_of
-from epochal.stores.hdf5_walk import BROKEN, address_of, walk
+from epochal.stores.hdf5_walk import address_of, walk
 from epochal.stores.store import Other
 
-__all__ = ["ALLOWED", "index_file", "load_plugins"]
+__all__ = ["ALLOWED", "index_file"]
 
 ALLOWED = ("virtual", "library")
 
@@ -79,27 +78,13 @@ def index_file(
         )
     rules = _Rules("virtual" in allow, "library" in allow or not untrusted, raw)
     before = Stamp.at(path)
-    with _opened(path) as file:
+    with open_quietly(path) as file:
         context = _File(path, before, file.userblock_size, rules)
         sources, others = _survey(file, context)
     after = Stamp.at(path)
     if after != before:
         raise changed(path, before, after)
     return FileFacts(path, before, tuple(sources), tuple(others))
-
-
-def _opened(path: str) -> Any:
-    try:
-        return h5py.File(path, "r", locking=False)
-    except BROKEN as error:
-        text = " ".join(str(error).split())
-        if "truncated" in text:
-            what = "the file is truncated: its writer or its download was stopped. Get it again"
-        elif "h5clear" in text or "already open" in text:
-            what = "a program has it open for writing, or died while it had. Close it there, or run: h5clear -s FILE"
-        else:
-            what = "its HDF5 metadata are damaged, or newer than this libhdf5"
-        raise FormatError(f"{path}: {what} (libhdf5: {text})") from error
 
 
 def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
@@ -124,7 +109,7 @@ def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
             sources.append(facts)
         if len(sources) + len(others) > MAX_OBJECTS:
             raise UnsafeError(
-                f"{context.path}: more than {MAX_OBJECTS} objects: refused, listing them has no bound"
+                f"{context.path}: more than {MAX_OBJECTS} objects: listing them has no bound"
             )
     return sources, others
 
@@ -182,7 +167,7 @@ def _stored(dataset: Any, plist: Any, facts: Facts, dtype: np.dtype, context: _F
         raise Refused(f"its chunks {chunk} are larger than {MAX_CHUNK_BYTES} bytes")
     paddings = paddings_of(dataset, dtype)
     why = _why_library(paddings, filters, context)
-    if why:
+    if why or paddings is None:
         return _library(facts, chunk, filters, why, context)
     facts = replace(facts, paddings=paddings)
     if chunked:
@@ -232,12 +217,6 @@ def _registered(number: int) -> bool:
     return bool(h5py.h5z.filter_avail(number))
 
 
-def load_plugins() -> None:
-    """Register the filters of hdf5plugin, where it is installed."""
-    with suppress(ImportError):
-        import_module("hdf5plugin")
-
-
 def _chunked(
     dataset: Any,
     plist: Any,
@@ -279,7 +258,7 @@ def _index(dataset: Any, shape: Shape, chunk: Shape, context: _File) -> ChunkInd
 
 
 def _fill(plist: Any, facts: Facts) -> bytes | None:
-    """The bytes of one item where nothing is stored, as h5py shows them; None where that takes a conversion."""
+    """The bytes of one item where nothing is stored; None where that takes a conversion."""
     if (
         plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
         or plist.get_fill_time() == h5py.h5d.FILL_TIME_NEVER
@@ -315,6 +294,7 @@ def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
     offset = dataset.get_offset()
     if offset is None or offset > context.stamp.size_bytes - nbytes:
         raise Refused(
-            f"it lies at {offset} and has {nbytes} bytes in a file of {context.stamp.size_bytes} bytes"
+            f"it lies at {offset} and has {nbytes} bytes "
+            f"in a file of {context.stamp.size_bytes} bytes"
         )
     return Contiguous(*base, offset, paddings=facts.paddings)

@@ -1,4 +1,4 @@
-"""HDF5 datasets without chunks: contiguous ones, read straight from the file, and those that are in memory already."""
+"""HDF5 datasets without chunks: contiguous ones, and those that came with the index."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class ContiguousSource:
             raise self._damage(
                 first, len(out), f"the file ends {len(target) - got} bytes too early"
             )
+        self._pad(out)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows, neighbours in one ``pread``."""
@@ -81,8 +82,9 @@ class ContiguousSource:
     def _damage(self, first: int, n_rows: int, what: str) -> DamageError:
         chunk = first // self._layout.chunk_rows
         return DamageError(
-            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}, rows {first} to {first + n_rows - 1}: "
-            f"{what}. The file is damaged there: restore it from a copy, or leave these rows out"
+            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}, rows {first} to "
+            f"{first + n_rows - 1}: {what}. "
+            "The file is damaged there: restore it from a copy, or leave these rows out"
         )
 
 

@@ -19,14 +19,14 @@ MAX_PADDINGS = 1024
 def fixed_dtype(dataset: Any) -> np.dtype:
     """The type of the items, if they are of fixed size and NumPy has it; else `Refused`."""
     try:
-        dtype = dataset.dtype
+        dtype: np.dtype = dataset.dtype
     except (TypeError, ValueError) as error:
         raise Refused(f"its type has no equivalent in NumPy: {error}") from error
     if dtype.hasobject:
         raise Refused(f"its items are not of fixed size: {_object_kind(dtype)}")
     if not 0 < dtype.itemsize <= MAX_ITEM_BYTES:
         raise Refused(f"its items have {dtype.itemsize} bytes each")
-    return np.dtype(dtype)
+    return dtype
 
 
 def _object_kind(dtype: np.dtype) -> str:
@@ -71,7 +71,8 @@ def _same(stored: Any, dtype: np.dtype, offset: int, found: list[Padding]) -> bo
 
 
 def _same_members(stored: Any, dtype: np.dtype, offset: int, found: list[Padding]) -> bool:
-    assert dtype.names is not None and dtype.fields is not None
+    assert dtype.names is not None
+    assert dtype.fields is not None
     if stored.get_nmembers() != len(dtype.names):
         return False
     for i, name in enumerate(dtype.names):

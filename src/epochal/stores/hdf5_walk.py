@@ -7,21 +7,11 @@ from typing import Any
 
 import h5py
 
-__all__ = ["BROKEN", "address_of", "walk"]
+from epochal.stores.hdf5_file import BROKEN
+
+__all__ = ["address_of", "walk"]
 
 MAX_DEPTH = 64
-
-# Whatever a damaged file makes libhdf5 say through h5py.
-BROKEN = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    NotImplementedError,
-    MemoryError,
-)
 
 
 def walk(root: Any) -> Iterator[tuple[str, Any]]:
@@ -32,10 +22,13 @@ def walk(root: Any) -> Iterator[tuple[str, Any]]:
 def _descend(
     group: Any, prefix: str, depth: int, seen: set[tuple[int, int]]
 ) -> Iterator[tuple[str, Any]]:
-    """Each dataset below `group` with its path, or a path with why nothing is there; each group once."""
+    """Each dataset below `group` with its path, or a path with why there is none."""
     address = address_of(group)
-    if address is None or address in seen:
-        yield prefix.rstrip("/"), "a group that leads back to itself or cannot be read"
+    if address is None:
+        yield prefix.rstrip("/"), "a group that cannot be read"
+        return
+    if address in seen:
+        yield prefix.rstrip("/"), "a group that was listed already, by another name"
         return
     seen.add(address)
     if depth > MAX_DEPTH:
@@ -66,7 +59,7 @@ def _resolve(group: Any, raw: bytes) -> Any:
         return f"a soft link to {_text(group.links.get_val(raw))!r}: read it by that name"
     if kind == h5py.h5l.TYPE_EXTERNAL:
         file, there = group.links.get_val(raw)[:2]
-        return f"an external link to {_text(there)!r} in {_text(file)!r}: links to other files are not followed"
+        return f"an external link to {_text(there)!r} in {_text(file)!r}: not followed"
     if kind != h5py.h5l.TYPE_HARD:
         return "a link of a kind of its own: not followed"
     found = h5py.h5o.open(group, raw)
@@ -80,6 +73,7 @@ def _text(raw: bytes) -> str:
 
 
 def address_of(found: Any) -> tuple[int, int] | None:
+    """What is the same for all names of one object; None where it cannot be told."""
     try:
         info = h5py.h5o.get_info(found)
     except BROKEN:

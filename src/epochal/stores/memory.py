@@ -18,7 +18,9 @@ VIRTUAL_CHUNK_BYTES = 1 << 20
 
 
 def virtual_chunk_rows(row_bytes: int) -> int:
-    """Rows of about 1 MiB, for sources that no chunk grid cuts: large enough to hide the cost of a call."""
+    """Rows of about 1 MiB, for sources that no chunk grid cuts: large enough to hide the cost of a
+    call.
+    """
     return max(1, VIRTUAL_CHUNK_BYTES // max(row_bytes, 1))
 
 
@@ -57,7 +59,7 @@ class ArrayStore:
                 raise FormatError(f"array {name!r} has no rows: it is a scalar; give it an axis")
             if array.dtype.hasobject:
                 raise FormatError(
-                    f"array {name!r} holds Python objects ({array.dtype}): give it a fixed-size dtype"
+                    f"array {name!r} holds Python objects: give it a fixed-size dtype"
                 )
         self.sources = {name: ArraySource(array) for name, array in arrays.items()}
 

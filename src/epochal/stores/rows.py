@@ -1,4 +1,4 @@
-"""Rows that lie in a file as they are: read alone, neighbours together, in any order, with repeats."""
+"""Rows that lie in a file as they are: read alone, neighbours together, repeats once."""
 
 from __future__ import annotations
 

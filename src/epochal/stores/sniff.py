@@ -35,7 +35,7 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Format:
-    """One row of the table of stores: `matches` looks at an open descriptor, `opener` is ``"module:callable"``."""
+    """One row of the table: `matches` looks at a descriptor, `opener` is ``"module:callable"``."""
 
     name: str
     matches: Callable[[int, int], bool]
@@ -157,4 +157,7 @@ def _looks_like(head: bytes) -> str:
     for magic, what in KNOWN.items():
         if head.startswith(magic):
             return f"it looks like {what}"
-    return f"it begins with {head[:8]!r} and has no HDF5 signature at 0, 512, 1024, ...; truncated, or another format?"
+    return (
+        f"it begins with {head[:8]!r} and has no HDF5 signature at 0, 512, 1024, ...; "
+        "cut off at its beginning, or of another format?"
+    )

@@ -26,15 +26,19 @@ class Source(Protocol):
         ...
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Read and decode the chunks ``[start, stop)`` into `out`, ``(rows of those chunks, *row_shape)``, C-contiguous.
+        """Read and decode the chunks ``[start, stop)`` into `out`, ``(rows of those chunks,
+        *row_shape)``, C-contiguous.
 
-        Equal to the same rows of the file, bit for bit. Consecutive chunks come in one call so that a store can
-        read neighbours together. Raises `DamageError` naming file, source, chunk and rows; `ChangedError`.
+        Equal to the same rows of the file, bit for bit. Consecutive chunks come in one call so that
+        a store can read neighbours together. Raises `DamageError` naming file, source, chunk and
+        rows; `ChangedError`.
         """
         ...
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Read single rows (any order, repeats allowed) into `out`; only where ``layout.rows_alone``."""
+        """Read single rows (any order, repeats allowed) into `out`; only where
+        ``layout.rows_alone``.
+        """
         ...
 
 
@@ -58,7 +62,9 @@ class Store(Protocol):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """Every array that could be a source, by its path without a leading slash, in the file's order."""
+        """Every array that could be a source, by its path without a leading slash, in the file's
+        order.
+        """
         ...
 
     @property

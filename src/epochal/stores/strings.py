@@ -27,13 +27,13 @@ class Padding(NamedTuple):
 
 
 def pad_with_nuls(data: NDArray[np.uint8], itemsize: int, paddings: Iterable[Padding]) -> None:
-    """Make the strings in `data`, ``(n_items * itemsize,)``, what h5py returns, in place.
+    r"""Make the strings in `data`, ``(n_items * itemsize,)``, what h5py returns, in place.
 
-    >>> data = np.frombuffer(b"ab\\0xyz  ", dtype="u1").copy()
+    >>> data = np.frombuffer(b"ab\0xyz  ", dtype="u1").copy()
     >>> pad_with_nuls(data, 4, [Padding(0, 4, spaces=False)]); data.tobytes()
-    b'ab\\x00\\x00yz  '
+    b'ab\x00\x00yz  '
     >>> pad_with_nuls(data, 4, [Padding(0, 4, spaces=True)]); data.tobytes()
-    b'ab\\x00\\x00yz\\x00\\x00'
+    b'ab\x00\x00yz\x00\x00'
     """
     items = data.reshape(-1, itemsize)
     step = max(1, BLOCK_BYTES // itemsize)  # temporaries are bounded, and stay in the cache

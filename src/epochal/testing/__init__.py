@@ -1,0 +1,1 @@
+"""Public laws, and stores that count, slow down or tear."""

@@ -1,4 +1,6 @@
-"""Stores for tests: arrays cut into chunks, and wrappers that count, slow down or tear another store."""
+"""Stores for tests: arrays cut into chunks, and wrappers that count, slow down or tear another
+store.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ class TornSource:
         """Fail if the torn chunk is among those asked for."""
         if start <= self._torn_chunk < stop:
             first, last = self.layout.bounds(self._torn_chunk)
-            raise DamageError(f"chunk {self._torn_chunk} (rows {first} to {last}) does not decode: it is torn")
+            raise DamageError(
+                f"chunk {self._torn_chunk} (rows {first} to {last}) does not decode: it is torn"
+            )
         self._source.read(start, stop, out)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:

@@ -200,9 +200,9 @@ def _show(found: dict[str, Any]) -> None:
     budget = sizes.show(found["memory_bytes"])
     rows = [_row(result, budget) for result in found["orders"]]
     h5py_rate = found["h5py_rows_per_second"]
-    rows.append(("(exact, by h5py's fancy indexing)", "", "", rate(h5py_rate), "", "", ""))
-    columns = ("order", "strategy", "accuracy", "rows/s", "later epochs", "peak memory", "budget")
-    print_table(columns, rows, numbers=(2, 3, 4, 5, 6))
+    rows.append(("(h5py, fancy indexing)", "", rate(h5py_rate), "", "", ""))
+    columns = ("order", "accuracy", "rows/s", "later", "peak", "budget")
+    print_table(columns, rows, numbers=(1, 2, 3, 4, 5))
     say()
     exact = found["orders"][-1]["rows_per_second"]
     say(
@@ -227,7 +227,6 @@ def _row(result: dict[str, Any], budget: str) -> tuple[str, ...]:
     peak = result["peak_bytes"]
     return (
         result["order"],
-        result["strategy"],
         f"{result['accuracy'][-1]:.1%}",
         rate(result["rows_per_second"]),
         rate(result["later_rows_per_second"]),

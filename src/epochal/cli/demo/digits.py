@@ -30,6 +30,7 @@ BLOCK_ROWS = 500
 GREY_STEP = 8  # the noise of a cheap camera, kept at five bits a colour
 
 Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 Progress = Callable[[int], None]
 
 
@@ -51,7 +52,7 @@ def digits_file(folder: Path, n_rows: int, n_held_out: int, progress: Progress) 
     return path
 
 
-def compose(digits: NDArray[np.float32], rng: np.random.Generator) -> Images:
+def compose(digits: Floats, rng: np.random.Generator) -> Images:
     """One image ``(32, 32, 3)`` for each digit ``(8, 8)`` of ink from 0 to 1."""
     n = len(digits)
     ink = _place(digits, rng)[..., None]  # (n, height, width, 1)
@@ -63,34 +64,31 @@ def compose(digits: NDArray[np.float32], rng: np.random.Generator) -> Images:
     colour = rng.uniform(0.6, 1.0, (n, 1, 1, 3)).astype(np.float32)
     images = 255 * (ground + (colour - ground) * ink)
     images += rng.integers(-6, 7, images.shape, dtype=np.int8)
-    return np.clip(images, 0, 255).astype(np.uint8) // GREY_STEP * GREY_STEP
+    pixels: Images = np.clip(images, 0, 255).astype(np.uint8)
+    return pixels - pixels % GREY_STEP
 
 
-def _place(digits: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Digits scaled by 2.4 to 3.6 and put anywhere they fit, ``(n, 32, 32)``; bilinear, one axis at
-    a time.
-    """
+def _place(digits: Floats, rng: np.random.Generator) -> Floats:
+    """Digits scaled by 2.4 to 3.6, bilinearly, and put where they fit, ``(n, 32, 32)``."""
     n, size = len(digits), digits.shape[1]
-    scale = rng.uniform(2.4, 3.6, n).astype(np.float32)
+    scale: Floats = rng.uniform(2.4, 3.6, n).astype(np.float32)
     room = SIDE - size * scale
     framed = np.pad(digits, ((0, 0), (1, 1), (1, 1)))  # so that ink fades out beyond the digit
     down, across = (_resample(rng.random(n, np.float32) * room, scale, size) for _ in range(2))
-    return down @ framed @ across.transpose(0, 2, 1)
+    placed: Floats = (down @ framed @ across.transpose(0, 2, 1)).astype(np.float32)
+    return placed
 
 
-def _resample(
-    offset: NDArray[np.float32], scale: NDArray[np.float32], size: int
-) -> NDArray[np.float32]:
-    """Bilinear weights ``(n, 32, size + 2)`` of the framed digit's pixels for each pixel of an
-    axis.
-    """
+def _resample(offset: Floats, scale: Floats, size: int) -> Floats:
+    """Bilinear weights of a framed digit's pixels for an axis, ``(n, 32, size + 2)``."""
     pixel = np.arange(SIDE, dtype=np.float32) + 0.5
     at = np.clip((pixel - offset[:, None]) / scale[:, None] + 0.5, 0, size + 1)  # (n, 32)
     distance = np.abs(at[..., None] - np.arange(size + 2, dtype=np.float32))
-    return np.maximum(0, 1 - distance)
+    weights: Floats = np.maximum(0, 1 - distance).astype(np.float32)
+    return weights
 
 
-def _source_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _source_digits() -> tuple[Floats, NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -114,7 +112,7 @@ def _write(path: Path, n_rows: int, n_held_out: int, progress: Progress) -> None
 
 
 def _blocks(
-    images: NDArray[np.float32], labels: NDArray[np.int64], n_rows: int, rng: np.random.Generator
+    images: Floats, labels: NDArray[np.int64], n_rows: int, rng: np.random.Generator
 ) -> Iterator[tuple[Images, int]]:
     """Blocks of images of one class each, class after class."""
     for label in range(CLASSES):

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from epochal import __version__
 from epochal.errors import EpochalError
 
 __all__ = ["app", "main"]
@@ -63,7 +64,7 @@ class Commands(click.Group):
 @click.command(
     cls=Commands, name="epochal", context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="epochal", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def app() -> None:
     """Train on datasets larger than memory, in exactly shuffled order, at the speed of reading them
     once.
