@@ -256,12 +256,13 @@ class Batches:
 
     def _new_run(self, start: int) -> Run:
         """Plan the epoch and set up its run."""
-        if self._pool is None:
-            self._pool = Pool(self._settings.threads)
         following = self._next_order
         if following is not None and following.scheme.epoch == self.epoch:
             self._order = following
         plan = self._plan_for(start)
+        if self._pool is None or self._pool.threads != plan.pool_threads:
+            self._close_pool()
+            self._pool = Pool(plan.pool_threads)
         rolls = not start and any(feed.roll for feed in plan.feeds)
         self._next_order = self._order.at(self.epoch + 1) if rolls else None
         kept, self._kept = self._kept, {}
@@ -317,6 +318,9 @@ class Batches:
     def _halt(self) -> None:
         """Stop what is going on: no thread is left."""
         self._running = self._primed = self._next_order = None
+        self._close_pool()
+
+    def _close_pool(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
             pool.close()
@@ -329,17 +333,16 @@ class Batches:
     # Plans ----------------------------------------------------------------
 
     def _plan_for(self, start: int) -> Plan:
-        """The first plan serves every epoch, but that windows are counted anew: each epoch touches
-        other chunks.
+        """The first plan serves every epoch that its spool is rolled into; others touch other
+        chunks, so each is counted anew.
         """
         if start:
             return self._choose(start)
         first = self.plan
-        if first.strategy in ("spool", "resident") or self._planned_epoch == self.epoch:
-            return first
+        if self._planned_epoch != self.epoch and not any(feed.roll for feed in first.feeds):
+            self._plan = self._choose(only=(first.strategy,))
         self._planned_epoch = self.epoch
-        self._plan = self._choose(only=(first.strategy,))
-        return self._plan
+        return self._plan or first
 
     @property
     def _folder(self) -> Path | None:
@@ -397,7 +400,7 @@ class Batches:
             seconds=stats.seconds,
             first_batch_seconds=stats.first_batch_seconds,
         )
-        self._report = Report(plan, plan.later if run.kept_something else plan.predicted, measured)
+        self._report = Report(plan, run.predicted, measured)
 
     # Pickling ----------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def test_ratios_are_those_of_the_rates(run_json, digits):
 
 
 def test_the_table_has_a_line_each(run, digits):
-    result = run("bench", digits, "--memory", "16MiB", "--repeat", 2)
+    result = run("bench", digits, "--sources", "X,y", "--memory", "16MiB", "--repeat", 2)
     assert result.exit_code == 0
     for what in WHAT:
         assert what in result.stdout

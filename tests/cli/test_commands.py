@@ -131,7 +131,10 @@ def test_ctrl_c_is_quiet_and_130(digits, tmp_path):
     ) as process:
         time.sleep(2)  # until it is measuring; sooner is an interruption too
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)
+        try:
+            out, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert (out, error) == (b"", b"")
     assert list(tmp_path.iterdir()) == []

@@ -89,7 +89,7 @@ def write_dataset(
     plain_edges=False,
     written=None,
 ):
-    """A chunked dataset of `shape`, made by h5py's low calls, since its high ones fix the order of filters.
+    """A chunked dataset made by h5py's low calls, since its high ones fix the order of filters.
 
     `written` is the number of leading rows that are written at all.
     """

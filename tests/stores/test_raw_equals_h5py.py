@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from epochal.stores import open_store
 
 LAW = settings(
-    max_examples=150,
+    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -32,7 +32,7 @@ SZIP_ITEMSIZES = (1, 2, 4, 8)
 
 @st.composite
 def layouts(draw):
-    """A shape, a chunk that may be larger in any axis or cut the rows, and what is done to the chunks."""
+    """A shape, a chunk (larger than it, or cutting rows), and whether the dataset may grow."""
     ndim = draw(st.integers(1, 3))
     shape = tuple(draw(st.integers(0 if axis == 0 else 1, 23)) for axis in range(ndim))
     resizable = draw(st.booleans())
@@ -63,7 +63,18 @@ def chain_for(name, dtype, chunk):
     data=st.data(),
 )
 def test_any_layout(
-    tmp_path, layout, chain, dtype, libver, userblock, plain_edges, written, fills, fill_time, seed, data
+    tmp_path,
+    layout,
+    chain,
+    dtype,
+    libver,
+    userblock,
+    plain_edges,
+    written,
+    fills,
+    fill_time,
+    seed,
+    data,
 ):
     shape, chunk, resizable = layout
     dtype = DTYPES[dtype]
@@ -109,6 +120,20 @@ def check_parts(source, expected, data):
         assert same(read_rows(source, chosen), expected[chosen])
 
 
+@pytest.mark.parametrize("chain", sorted(set(CHAINS) - {"szip"}))
+@pytest.mark.parametrize("dtype", ["u1", "big-endian f8", "opaque", "compound"])
+@pytest.mark.parametrize("chunk", [(397, 61, 5), (250, 40, 3)], ids=["rows", "parts"])
+def test_chunks_of_many_blocks(tmp_path, chain, dtype, chunk):
+    """Hundreds of kilobytes a chunk: codecs cut those into blocks, Blosc 2 along every axis."""
+    items = some_items(DTYPES[dtype], (400, 61, 5), 7)
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        write_dataset(file, items, DTYPES[dtype], chunk, CHAINS[chain])
+    source = open_store(path).sources["x"]
+    assert source.layout.kind == "chunked"
+    assert same(read_all(source), items)
+
+
 @LAW
 @given(
     shape=st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
@@ -135,7 +160,9 @@ def test_datasets_without_chunks(tmp_path, shape, dtype, userblock, kind, seed, 
         expected = file["x"][...]
     store = open_store(path)
     source = store.sources["x"]
-    assert source.layout.kind == ("contiguous" if kind == "contiguous" and items.size else "compact")
+    assert source.layout.kind == (
+        "contiguous" if kind == "contiguous" and items.size else "compact"
+    )
     assert same(read_all(source), expected)
     check_parts(source, expected, data)
     store.close()
@@ -231,7 +258,7 @@ def test_types_that_libhdf5_converts_go_through_it(tmp_path):
 @pytest.mark.parametrize("padding", ["STR_NULLTERM", "STR_SPACEPAD", "STR_NULLPAD"])
 @pytest.mark.parametrize("chunks", [None, (4,)])
 def test_strings_of_every_padding(tmp_path, padding, chunks):
-    """What follows the NUL of a null-terminated string is noise; what pads a spaced one is spaces."""
+    """After the NUL of a null-terminated string comes noise; spaces pad a space-padded one."""
     stored = h5py.h5t.C_S1.copy()
     stored.set_size(6)
     stored.set_strpad(getattr(h5py.h5t, padding))
@@ -240,7 +267,15 @@ def test_strings_of_every_padding(tmp_path, padding, chunks):
     compound.insert(b"text", 5, stored)
     text = np.frombuffer(b"ab\0xyzabcdefa  b  \0\0\0\0\0\0      \0ab  c", "S6")
     assert len(text) == 6
-    items = np.zeros(6, dtype={"names": ["number", "text"], "formats": ["<i4", "V6"], "offsets": [0, 5], "itemsize": 12})
+    items = np.zeros(
+        6,
+        dtype={
+            "names": ["number", "text"],
+            "formats": ["<i4", "V6"],
+            "offsets": [0, 5],
+            "itemsize": 12,
+        },
+    )
     items["number"], items["text"] = np.arange(6), text.view("V6")
     path = tmp_path / "strings.h5"
     with h5py.File(path, "w") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class PeakMemory:
     """
 
     def __init__(self) -> None:
-        gc.collect()
+        _collect_garbage()
         _give_back_freed_memory()
         self._works = _reset_peak()
         self._before = _status_bytes("VmRSS")
@@ -113,6 +114,13 @@ def _status_bytes(key: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":")), 0)
+
+
+def _collect_garbage() -> None:
+    """On another thread: Ctrl-C raises in the main one, and what a finaliser raises is ignored."""
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join()
 
 
 def _give_back_freed_memory() -> None:

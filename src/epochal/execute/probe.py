@@ -7,11 +7,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochal.errors import EpochalError, ScratchError
+from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.store import Source
@@ -21,6 +24,8 @@ __all__ = ["default_threads", "probe", "probe_source"]
 PROBE_BYTES = 4 << 20
 PROBE_SECONDS = 0.02
 COPY_BYTES = 8 << 20
+SLOW_ROW_SECONDS = 40e-6  # a row that takes longer was waited for, not copied
+MANY_READERS = 32
 
 
 def default_threads() -> int:
@@ -40,7 +45,7 @@ def probe(
     known = {} if rates is None else rates
     for name, source in sources.items():
         if name not in known:
-            known[name] = probe_source(source)
+            known[name] = probe_source(source, threads)
     free, write, read, why = _probe_scratch(folder)
     return Machine(
         threads=threads,
@@ -52,7 +57,7 @@ def probe(
     )
 
 
-def probe_source(source: Source) -> Rates:
+def probe_source(source: Source, threads: int) -> Rates:
     """Decode a few chunks from all over the source, and copy some rows.
 
     A chunk that does not decode is no error here: the read that needs it will say so.
@@ -84,22 +89,39 @@ def probe_source(source: Source) -> Rates:
             break
     if not decoded:
         return Rates()
+    alone, queued, readers = _probe_rows(source, threads)
     return Rates(
         decode_bytes_per_s=decoded / max(seconds, 1e-9),
-        row_seconds=_probe_rows(source),
+        row_seconds=alone,
+        queued_row_seconds=queued,
+        row_readers=readers,
         take_seconds=_probe_take(layout.row_bytes),
     )
 
 
-def _probe_rows(source: Source) -> float:
+def _probe_rows(source: Source, threads: int) -> tuple[float, float, int]:
+    """Seconds of a row read alone, of one of many read at once, and by how many threads."""
     layout = source.layout
     if not layout.rows_alone:
-        return Rates().row_seconds
-    rows = np.linspace(0, layout.n_rows - 1, min(64, layout.n_rows)).astype(np.int64)
-    out = np.empty((len(rows), *layout.row_shape), layout.dtype)
-    began = time.perf_counter()
-    source.read_rows(rows, out)
-    return (time.perf_counter() - began) / len(rows)
+        return Rates().row_seconds, Rates().queued_row_seconds, 0
+    alone = _timed_rows(source, 1, 32)
+    readers = MANY_READERS if alone > SLOW_ROW_SECONDS and layout.parallel else threads
+    return alone, _timed_rows(source, readers, 16), readers
+
+
+def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
+    """Read rows from all over the source, other ones at each call."""
+    layout = source.layout
+    draw = np.random.Generator(np.random.Philox(time.perf_counter_ns()))
+    rows = draw.integers(0, layout.n_rows, (readers, rows_each))
+
+    def read(some: NDArray[np.int64]) -> None:
+        source.read_rows(some, np.empty((len(some), *layout.row_shape), layout.dtype))
+
+    with closing(Pool(readers)) as pool:
+        began = time.perf_counter()
+        wait([pool.submit(read, some) for some in rows])
+        return (time.perf_counter() - began) / rows.size
 
 
 def _probe_take(row_bytes: int) -> float:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from epochal.execute.feed import Feed, Ticket
 from epochal.execute.meter import Meter
-from epochal.execute.piles import SpoolFeed
+from epochal.execute.piles import KeptSpool, SpoolFeed
 from epochal.execute.pool import Pool
 from epochal.execute.resident import ResidentFeed
 from epochal.execute.window import WindowFeed
 from epochal.plan.order import Order
-from epochal.plan.plan import FeedPlan, Plan
+from epochal.plan.plan import FeedPlan, Plan, Prediction
 from epochal.stores.store import Source
 
 __all__ = ["Run", "kept_bytes"]
@@ -58,7 +58,7 @@ class Run:
     ) -> None:
         self.plan = plan
         self.meter = meter
-        self.kept_something = bool(kept)
+        self.predicted = _predicted(plan, kept)
         self._order = order
         self._pool = pool
         self._finish = finish
@@ -187,6 +187,13 @@ class Run:
             for feed, made in zip(self.plan.feeds, self._feeds, strict=True)
         }
         return {source: kept for source, kept in left.items() if kept is not None}
+
+
+def _predicted(plan: Plan, kept: Mapping[str, Any]) -> Prediction:
+    """What the plan says of an epoch that starts with what was kept."""
+    if any(isinstance(one, KeptSpool) and not one.rolled for one in kept.values()):
+        return plan.second
+    return plan.later if kept else plan.predicted
 
 
 def kept_bytes(kept: Any) -> int:

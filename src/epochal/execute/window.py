@@ -31,7 +31,7 @@ class _Load:
         self._feed = feed
         self._reads: Iterator[Read] = iter(())
         self._lock = threading.Lock()
-        n_tasks = 1 if feed.plan.stream else feed.pool.threads
+        n_tasks = 1 if feed.plan.stream else feed.plan.readers or feed.pool.threads
         self.futures: list[Future[None]] = [feed.pool.submit(self._run) for _ in range(n_tasks)]
 
     def _run(self) -> None:

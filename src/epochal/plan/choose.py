@@ -107,6 +107,7 @@ def choose(
         budget_bytes=budget_bytes,
         held=_held(best, task),
         predicted=_cost(best, task, "first"),
+        second=_cost(best, task, "second"),
         later=_cost(best, task, "later"),
         candidates=tuple(candidates),
         machine=machine,
@@ -122,9 +123,8 @@ def _task(
     start_batch: int,
 ) -> Task:
     """The common share: the order, and the batches being made; what is left is the feeds'."""
-    batch_rows = max(
-        (order.bounds(i)[1] - order.bounds(i)[0] for i in range(min(order.n_batches, 1))), default=0
-    )
+    # The largest batch of any epoch: the short one may come first.
+    batch_rows = min(order.scheme.batch_size, max(order.n_positions, order.scheme.n_rows))
     batch_bytes = max(batch_rows, 1) * max(sum(layout.row_bytes for layout in layouts.values()), 1)
     order_bytes = order.scheme.order_bytes + (
         0 if order.selection is None else order.selection.nbytes
@@ -206,6 +206,8 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
         field: int(option.sum(field, which))
         for field in ("read_bytes", "decoded_bytes", "chunks_decoded", "spilled_bytes")
     }
+    by_key = option.strategy == "spool" and not task.order_is_held
+    ordering = 0.0 if by_key else task.order_seconds
     n_batches = task.order.n_batches - task.start_batch
     n_rows = task.order.n_positions - task.start
     handing = (
@@ -218,15 +220,15 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
         seconds=option.sum("seconds", which) + handing,
         first_batch_seconds=option.sum("first_batch_seconds", which)
         + task.machine.task_seconds * 3
-        + task.order_seconds,
+        + ordering,
         **total,
     )
     if which == "first":
-        return replace(cost, seconds=cost.seconds + task.order_seconds)
+        return replace(cost, seconds=cost.seconds + ordering)
     return replace(
         cost,
         rows=task.order.n_positions,
-        seconds=cost.seconds * (1 if n_batches else 0) + task.order_seconds,
+        seconds=cost.seconds * (1 if n_batches else 0) + ordering,
     )
 
 

@@ -10,15 +10,18 @@ __all__ = ["Machine", "Rates"]
 
 @dataclass(frozen=True)
 class Rates:
-    """How quickly one thread reads one source.
+    """How quickly one source is read.
 
-    ``decode_bytes_per_s`` counts decoded bytes of whole chunks, reading included; ``row_seconds``
-    is one row read alone; ``take_seconds`` is one row copied from memory to a batch, in random
-    order.
+    ``decode_bytes_per_s`` counts decoded bytes of whole chunks on one thread, reading included;
+    ``row_seconds`` is one row read alone by one thread, and ``queued_row_seconds`` one of many that
+    `row_readers` threads read at once (a device that answers late is asked for many rows
+    together); ``take_seconds`` is one row copied from memory to a batch, in random order.
     """
 
     decode_bytes_per_s: float = 300e6
     row_seconds: float = 10e-6
+    queued_row_seconds: float = 5e-6
+    row_readers: int = 0
     take_seconds: float = 0.3e-6
 
 
@@ -37,10 +40,10 @@ class Machine:
     scratch_write_bytes_per_s: float = 1e9
     scratch_read_bytes_per_s: float = 3e9
     scratch_why: str = ""
-    key_seconds: float = 6e-9
-    key_at_seconds: float = 300e-9
-    record_seconds: float = 60e-9
-    sort_seconds: float = 60e-9
+    key_seconds: float = 4e-9
+    key_at_seconds: float = 100e-9
+    record_seconds: float = 100e-9
+    sort_seconds: float = 30e-9
     task_seconds: float = 60e-6
     batch_seconds: float = 15e-6
 

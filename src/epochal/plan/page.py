@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from epochal.sizes import show
@@ -30,8 +30,7 @@ def page(plan: Plan) -> str:
     lines += ["", f"held, of {show(plan.budget_bytes)} allowed"]
     lines += _table((), [(f"  {what}", show(n_bytes)) for what, n_bytes in plan.held if n_bytes])
     lines += [f"  in all  {show(plan.predicted.held_bytes)}", ""]
-    rows = [(what, first, later) for (what, first), (_, later) in _pairs(plan)]
-    lines += _table(("predicted", "this epoch", "later epochs"), rows)
+    lines += _table(("predicted", "this epoch", "the next", "each later one"), _epochs(plan))
     lines += ["", "weighed"]
     lines += _table((), [(f"  {c.strategy}", _cost(c)) for c in plan.candidates])
     lines += [f"note: {note}" for note in plan.notes]
@@ -46,8 +45,9 @@ def compare(predicted: Prediction, measured: Prediction) -> str:
     return "\n".join(_table(("", "predicted", "measured"), rows))
 
 
-def _pairs(plan: Plan) -> Iterable[tuple[tuple[str, str], tuple[str, str]]]:
-    return zip(_facts(plan.predicted), _facts(plan.later), strict=True)
+def _epochs(plan: Plan) -> list[tuple[str, ...]]:
+    first, second, later = map(_facts, (plan.predicted, plan.second, plan.later))
+    return [(what, a, b, c) for (what, a), (_, b), (_, c) in zip(first, second, later, strict=True)]
 
 
 def _facts(p: Prediction) -> list[tuple[str, str]]:

@@ -47,6 +47,7 @@ class FeedPlan:
     windows_ahead: int = 0
     alone: bool = False
     stream: bool = False
+    readers: int = 0
     block_chunks: int = 0
     n_piles: int = 0
     pile_rows: int = 0
@@ -85,8 +86,10 @@ class Plan:
         Batches made before they are asked for.
     budget_bytes, held
         The ceiling, and what is held under it, item by item.
-    predicted, later
-        This epoch, and each epoch after it.
+    predicted, second, later
+        This epoch, the one after it, and each epoch after that. (A spool's records are dealt for
+        the next epoch while they are served, but not in the first epoch, which may be the only
+        one: the second deals them twice.)
     """
 
     strategy: str
@@ -98,10 +101,16 @@ class Plan:
     budget_bytes: int
     held: tuple[tuple[str, int], ...]
     predicted: Prediction
+    second: Prediction
     later: Prediction
     candidates: tuple[Candidate, ...]
     machine: Machine
     notes: tuple[str, ...] = ()
+
+    @property
+    def pool_threads(self) -> int:
+        """Threads of the pool: more than cores where many rows are asked of a device at once."""
+        return max(self.threads, *(feed.readers for feed in self.feeds), 1)
 
     def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""

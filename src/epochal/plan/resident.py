@@ -41,7 +41,11 @@ def plan_resident(task: Task, name: str, share: int) -> Part:
     later = Prediction(seconds=order.n_positions * rates.take_seconds / task.threads)
     feed = FeedPlan(name, "resident", held, run_bytes)
     return Part(
-        feed, first, later, (("all its rows", rows_bytes), ("chunks being decoded", temporary))
+        feed,
+        first,
+        later,
+        later,
+        (("all its rows", rows_bytes), ("chunks being decoded", temporary)),
     )
 
 

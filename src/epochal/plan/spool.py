@@ -45,10 +45,23 @@ class _Geometry:
 
 def plan_spool(task: Task, name: str, share: int) -> Part:
     """Read and decode once, write what memory cannot keep, read it back in order."""
+    if task.machine.scratch_free_bytes <= 0:
+        raise Infeasible(task.machine.scratch_why or "no scratch may be written")
+    # By position is cheaper where its table is small, and the only way for orders without keys.
+    n_left, keyed = max(task.n_rows_left, 1), task.order.scheme.keys is not None
+    table = dealer_bytes(n_left, task.layouts[name].n_rows)
+    if not keyed:
+        return _plan(task, name, share, n_left, by_position=True)
+    if task.order_is_held and table <= share // 8:
+        try:
+            return _plan(task, name, share, n_left, by_position=True)
+        except Infeasible:
+            pass
+    return _plan(task, name, share, max(task.order.scheme.n_rows, 1), by_position=False)
+
+
+def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: bool) -> Part:
     layout, machine, order = task.layouts[name], task.machine, task.order
-    if machine.scratch_free_bytes <= 0:
-        raise Infeasible(machine.scratch_why or "no scratch may be written")
-    n_records, by_position = _records(task, name, share)
     record_bytes = layout.row_bytes + HEAD_BYTES
     if n_records * record_bytes > machine.scratch_free_bytes:
         raise Infeasible(
@@ -94,25 +107,18 @@ def plan_spool(task: Task, name: str, share: int) -> Part:
     )
     spilled = int(n_records * (1 - piles_kept / geometry.n_piles)) * record_bytes
     first = _first(task, name, feed, n_records, spilled, record_bytes)
-    later, roll = _later(task, name, feed, n_records, spilled, first)
+    rolled = _rolled(task, name, feed, n_records, spilled)
+    # A rolled epoch reads and writes scratch once and decodes nothing: later epochs do that where
+    # it is quicker than dealing the file again.
+    roll = order.each_row_once and rolled[1].seconds < first.seconds
+    second, later = rolled if roll else (first, first)
     feed = replace(feed, roll=roll)
     items = (
         ("places of its rows", dealer),
         ("blocks and piles", fixed),
         ("piles kept in memory", pages_bytes),
     )
-    return Part(feed, first, later, items)
-
-
-def _records(task: Task, name: str, share: int) -> tuple[int, bool]:
-    """Records that are dealt, and whether by position (cheap, any order) or by key (any number of
-    rows).
-    """
-    layout, order = task.layouts[name], task.order
-    inverse = dealer_bytes(task.n_rows_left, layout.n_rows)
-    if order.scheme.keys is None or (order.scheme.order_bytes and inverse <= share // 8):
-        return max(task.n_rows_left, 1), True
-    return max(order.scheme.n_rows, 1), False
+    return Part(feed, first, second, later, items)
 
 
 def _geometry(
@@ -191,22 +197,25 @@ def _first(
     )
 
 
-def _later(
-    task: Task, name: str, feed: FeedPlan, n_records: int, spilled: int, first: Prediction
-) -> tuple[Prediction, bool]:
-    """A rolled epoch reads and writes scratch once and decodes nothing; where that pays, it is what
-    later epochs do.
+def _rolled(
+    task: Task, name: str, feed: FeedPlan, n_records: int, spilled: int
+) -> tuple[Prediction, Prediction]:
+    """The second epoch, which deals the first one's records before it deals its own, and each later
+    one, whose records were dealt already.
     """
     serving = _serving_seconds(task, name, n_records, spilled)
     dealing = _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
         dealing += n_records * task.machine.key_at_seconds / task.threads
-    if not task.order.each_row_once or serving + dealing >= first.seconds:
-        return first, False
+    reading = spilled / task.machine.scratch_read_bytes_per_s / task.threads
     pile = serving / feed.n_piles
-    return Prediction(
-        spilled_bytes=spilled, seconds=serving + dealing, first_batch_seconds=pile
-    ), True
+    second = Prediction(
+        spilled_bytes=2 * spilled,
+        seconds=reading + serving + 2 * dealing,
+        first_batch_seconds=reading + dealing + pile,
+    )
+    later = Prediction(spilled_bytes=spilled, seconds=serving + dealing, first_batch_seconds=pile)
+    return second, later
 
 
 def _dealt_chunks(

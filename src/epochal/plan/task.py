@@ -32,6 +32,7 @@ class Part:
 
     feed: FeedPlan
     first: Prediction
+    second: Prediction
     later: Prediction
     held: tuple[tuple[str, int], ...]
     notes: tuple[str, ...] = ()
@@ -75,11 +76,19 @@ class Task:
         return self.order.n_positions - self.start
 
     @property
+    def order_is_held(self) -> bool:
+        """Whether the whole order is an array, and not made pile by pile."""
+        return self.order.scheme.order_bytes >= 8 * self.order.n_positions
+
+    @property
     def order_seconds(self) -> float:
-        """Making the order: keys and a sort where it is held as an array."""
-        if not self.order.scheme.order_bytes:
+        """Making the order: keys and one sort, or a pass over all keys for each of its piles."""
+        n_rows, held = self.order.scheme.n_rows, self.order.scheme.order_bytes
+        if not held:
             return 0.0
-        return self.order.scheme.n_rows * (self.machine.key_seconds + self.machine.sort_seconds)
+        if self.order_is_held:
+            return n_rows * (self.machine.key_seconds + self.machine.sort_seconds)
+        return n_rows * self.machine.key_seconds * -(-8 * n_rows // held)
 
     def decode_seconds(self, name: str, decoded_bytes: float) -> float:
         """Wall seconds to read and decode so many bytes of a source on all threads that it lets

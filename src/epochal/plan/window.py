@@ -51,7 +51,7 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
         alone=layout.rows_alone,
     )
     cost = _cost(task, name, feed, first_rows=window_rows)
-    return Part(feed, cost, cost, _items(temporary, held))
+    return Part(feed, cost, cost, cost, _items(temporary, held))
 
 
 def plan_gather(task: Task, name: str, share: int) -> Part:
@@ -59,7 +59,9 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     layout = task.layouts[name]
     if not layout.rows_alone:
         raise Infeasible("rows cannot be read without decoding their chunk")
-    temporary = task.threads * RUN_BYTES
+    readers = max(task.threads, task.machine.of(name).row_readers)
+    run_bytes = max(layout.row_bytes, RUN_BYTES // max(readers // task.threads, 1))
+    temporary = readers * (run_bytes + layout.read_overhead_bytes)
     row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
     window_rows = min((share - temporary) // 3, GATHER_WINDOW_BYTES) // row_bytes
     least = min(task.batch_rows, max(task.n_rows_left, 1))
@@ -70,9 +72,11 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
         )
     window_rows = max(min(window_rows, task.n_rows_left), 1)
     held = temporary + 3 * window_rows * row_bytes
-    feed = FeedPlan(name, "window", held, RUN_BYTES, window_rows, windows_ahead=1, alone=True)
+    feed = FeedPlan(
+        name, "window", held, run_bytes, window_rows, windows_ahead=1, alone=True, readers=readers
+    )
     cost = _cost(task, name, feed, first_rows=window_rows)
-    return Part(feed, cost, cost, _items(temporary, held))
+    return Part(feed, cost, cost, cost, _items(temporary, held))
 
 
 def plan_rescan(task: Task, name: str, share: int) -> Part:
@@ -111,7 +115,7 @@ def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
     held = temporary + n_windows * window_rows * row_bytes
     feed = FeedPlan(name, "window", held, run_bytes, window_rows, windows_ahead)
     cost = _cost(task, name, feed, first_rows=window_rows)
-    return Part(feed, cost, cost, _items(temporary, held))
+    return Part(feed, cost, cost, cost, _items(temporary, held))
 
 
 def _run_bytes(task: Task, layout: Layout, share: int) -> int:
@@ -133,9 +137,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
         reading = (
-            task.decode_seconds(name, n_bytes)
-            if feed.stream
-            else n_rows * rates.row_seconds / task.threads
+            task.decode_seconds(name, n_bytes) if feed.stream else n_rows * rates.queued_row_seconds
         )
         seconds = reading + taking
         return Prediction(

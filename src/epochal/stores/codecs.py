@@ -8,7 +8,7 @@ Python's global lock.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -188,21 +188,23 @@ def _bitshuffle_blocks(
         raise Undecodable(f"bitshuffle blocks of {block_bytes} bytes for items of {itemsize}")
     tail = total % (8 * itemsize)  # fewer than 8 items: stored as they are, after the last block
     bits = np.empty(total, dtype=np.uint8)
-    spans = list(_block_spans(source, total - tail, block_bytes))
-    uniform = block_decode is imagecodecs.lz4_decode and not tail
-    if uniform and all(stop - start != block_bytes for _, _, start, stop in spans):
+    # Blocks may be tiny, so that a list of them would be larger than the chunk.
+    lz4 = block_decode is imagecodecs.lz4_decode and not tail
+    if lz4 and all(e - s != block_bytes for _, _, s, e in _block_spans(source, total, block_bytes)):
         # The LZ4 filter's format, except that there a block of full size is not compressed.
         _call(imagecodecs.lz4h5_decode, source, bits)
         return bits, block_bytes
     end = 12
-    for first, last, start, end in spans:
+    for first, last, start, end in _block_spans(source, total - tail, block_bytes):
         _call(block_decode, source[start:end], bits[first:last])
     _exactly(len(source) - end, tail)
     bits[total - tail :] = source[end:]
     return bits, block_bytes
 
 
-def _block_spans(source: Bytes, total: int, block_bytes: int) -> Any:
+def _block_spans(
+    source: Bytes, total: int, block_bytes: int
+) -> Iterator[tuple[int, int, int, int]]:
     """For each block its range in the decoded and in the stored bytes."""
     at = 12
     for first in range(0, total, block_bytes):

@@ -40,10 +40,11 @@ class Descriptor:
     Either way the file must look as it did when its index was taken.
     """
 
+    _fd = -1  # before __init__ too, for __del__ of one that could not be unpickled
+
     def __init__(self, path: str, stamp: Stamp) -> None:
         self.path = path
         self.stamp = stamp
-        self._fd = -1
         self._closed = False
         self._opening = threading.Lock()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from epochal.stores.hdf5_index import index_file
 __all__ = ["index_in_child"]
 
 TIMEOUT_SECONDS = 20
+MEMORY_BYTES = 4 << 30
 
 
 def index_in_child(
@@ -25,7 +27,9 @@ def index_in_child(
         {"path": path, "allow": tuple(allow), "untrusted": untrusted, "raw": raw}
     )
     # The child finds this very package, however this process came to it.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found_by = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    # Every thread of OpenBLAS would take of the memory that the child may have.
+    environment = os.environ | {"PYTHONPATH": found_by, "OPENBLAS_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -53,14 +57,27 @@ def index_in_child(
     return answer
 
 
+def _bound() -> None:
+    """No core dumps, and no more memory than an index can need."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open("/proc/self/statm") as pages:
+        held_bytes = int(pages.read().split()[0]) * resource.getpagesize()
+    limit = held_bytes + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
 def _serve() -> None:
     request = pickle.load(sys.stdin.buffer)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get between
     answer: FileFacts | EpochalError
+    _bound()
     try:
         answer = index_file(**request)
     except EpochalError as error:
         answer = error
-    sys.stdout.buffer.write(pickle.dumps(answer))
+    with answers:
+        pickle.dump(answer, answers)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from epochal.errors import DamageError
 from epochal.layout import Layout
 from epochal.stores.store import Other, Source
 
-__all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "TornSource"]
+__all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "SourceStore", "TornSource"]
 
 
 class _ChunkedArray:
@@ -58,6 +58,19 @@ class ChunkedArrays:
         self.sources: dict[str, Source] = {
             name: _ChunkedArray(array, chunk_rows) for name, (array, chunk_rows) in arrays.items()
         }
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class SourceStore:
+    """Any sources as a store: what the wrappers below need to get into a dataset."""
+
+    name = "<sources>"
+    others: tuple[Other, ...] = ()
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self.sources: dict[str, Source] = dict(sources)
 
     def close(self) -> None:
         """Nothing to give back."""
