@@ -97,7 +97,7 @@ def compare(case: Case) -> list[Comparison]:
             case.scheme,
             batch_size=harness.BATCH_ROWS,
             seed=0,
-            memory=max(int(case.memory_share * decoded_bytes), 24 << 20),
+            memory=max(int(case.memory_share * decoded_bytes), 48 << 20),
             scratch=case.scratch,
         )
         # Users cannot force a strategy, for it changes nothing that they could want; here each is.

@@ -106,6 +106,7 @@ class Batches:
     def _reset(self) -> None:
         self._plan: Plan | None = None
         self._planned_epoch = -1
+        self._machine: Machine | None = None
         self._running: Run | None = None
         self._primed: Run | None = None
         self._pool: Pool | None = None
@@ -353,9 +354,10 @@ class Batches:
         return scratch_folder(None if given is None or given is True else given)
 
     def _choose(self, start: int = 0, only: tuple[str, ...] | None = None) -> Plan:
-        machine = self._settings.machine
+        machine = self._settings.machine or self._machine
         if machine is None:
-            machine = probe(self._sources, self._settings.threads, self._folder, self._rates)
+            threads = self._settings.threads
+            machine = self._machine = probe(self._sources, threads, self._folder, self._rates)
         elif self._folder is None:
             machine = replace(machine, scratch_free_bytes=0, scratch_why="no scratch is allowed")
         return choose(

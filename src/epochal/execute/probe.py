@@ -8,11 +8,13 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal import sizes
 from epochal.errors import EpochalError, ScratchError
 from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
@@ -26,6 +28,7 @@ PROBE_SECONDS = 0.02
 COPY_BYTES = 8 << 20
 SLOW_ROW_SECONDS = 40e-6  # a row that takes longer was waited for, not copied
 MANY_READERS = 32
+SCRATCH_BLOCKS = 8
 
 
 def default_threads() -> int:
@@ -46,15 +49,8 @@ def probe(
     for name, source in sources.items():
         if name not in known:
             known[name] = probe_source(source, threads)
-    free, write, read, why = _probe_scratch(folder)
-    return Machine(
-        threads=threads,
-        rates={name: known[name] for name in sources},
-        scratch_free_bytes=free,
-        scratch_write_bytes_per_s=write,
-        scratch_read_bytes_per_s=read,
-        scratch_why=why,
-    )
+    machine = Machine(threads=threads, rates={name: known[name] for name in sources})
+    return _with_scratch(machine, folder)
 
 
 def probe_source(source: Source, threads: int) -> Rates:
@@ -140,25 +136,42 @@ def _probe_take(row_bytes: int) -> float:
     return float(best) * row_bytes / table.shape[1]
 
 
-def _probe_scratch(folder: Path | None) -> tuple[int, float, float, str]:
-    """Free bytes, bytes/s written and read, and why not."""
+def _with_scratch(machine: Machine, folder: Path | None) -> Machine:
+    """Write and read some megabytes: once as the page cache takes them, once to the device."""
     if folder is None:
-        return 0, 1.0, 1.0, "no scratch is allowed"
+        return replace(machine, scratch_why="no scratch is allowed")
     try:
         file = ScratchFile(folder)
         stat = os.statvfs(folder)
-        free = stat.f_bavail * stat.f_frsize
-        block = np.zeros(1 << 20, np.uint8)
-        began = time.perf_counter()
-        for _ in range(8):
-            file.append([block])
-        written = time.perf_counter()
-        for at in range(8):
-            file.read(block, at << 20)
-        read = time.perf_counter()
+        times = [time.perf_counter()]
+        for step in (_write, _read, ScratchFile.flush, _read):
+            step(file)
+            times.append(time.perf_counter())
         file.close()
     except ScratchError as error:
-        return 0, 1.0, 1.0, str(error)
+        return replace(machine, scratch_why=str(error))
     except OSError as error:
-        return 0, 1.0, 1.0, f"scratch in {str(folder)!r}: {error.strerror}"
-    return free, (8 << 20) / (written - began), (8 << 20) / (read - written), ""
+        return replace(machine, scratch_why=f"scratch in {str(folder)!r}: {error.strerror}")
+    wrote, read, flushed, read_again = np.diff(times).tolist()
+    n_bytes = SCRATCH_BLOCKS << 20
+    return replace(
+        machine,
+        scratch_free_bytes=stat.f_bavail * stat.f_frsize,
+        scratch_write_bytes_per_s=n_bytes / wrote,
+        scratch_read_bytes_per_s=n_bytes / read,
+        device_write_bytes_per_s=n_bytes / (wrote + flushed),
+        device_read_bytes_per_s=n_bytes / read_again,
+        cache_bytes=sizes.free_memory(),
+    )
+
+
+def _write(file: ScratchFile) -> None:
+    block = np.zeros(1 << 20, np.uint8)
+    for _ in range(SCRATCH_BLOCKS):
+        file.append([block])
+
+
+def _read(file: ScratchFile) -> None:
+    block = np.empty(1 << 20, np.uint8)
+    for at in range(SCRATCH_BLOCKS):
+        file.read(block, at << 20)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,14 @@ from epochal.stores.store import Source
 __all__ = ["Run", "kept_bytes"]
 
 Arrays = tuple[NDArray[Any], ...]
+
+
+class _Made(NamedTuple):
+    """A batch that is being made: where its rows come from, and the arrays they go to."""
+
+    tickets: list[Ticket]
+    rows: slice | NDArray[np.int64] | None
+    arrays: Arrays
 
 
 class Run:
@@ -122,13 +130,13 @@ class Run:
         """
         limit = min(self._batch + self.plan.batches_ahead, self._order.n_batches)
         while self._submitted < limit or self._submitted == self._batch < self._order.n_batches:
-            group: list[tuple[int, list[Ticket], Any]] = []
+            group: list[_Made] = []
             while len(group) < self.plan.batch_group and self._submitted < self._order.n_batches:
                 must = self._submitted == self._batch
                 tickets = self._admit(self._submitted, must)
                 if tickets is None:
                     break
-                group.append((self._submitted, tickets, self._rows(self._submitted)))
+                group.append(_Made(tickets, self._rows(self._submitted), self._room()))
                 self._submitted += 1
             if not group:
                 return
@@ -149,20 +157,29 @@ class Run:
             return None
         return self._order.rows(*self._order.bounds(batch))
 
-    def _make(self, group: list[tuple[int, list[Ticket], Any]]) -> list[Any]:
-        return [self._finish(self._gather(*one)) for one in group]
+    def _room(self) -> Arrays:
+        """Arrays for the batch that is submitted next.
 
-    def _gather(self, batch: int, tickets: list[Ticket], rows: Any) -> Arrays:
-        start, stop = self._order.bounds(batch)
+        They are made on the caller's thread, where they are let go of, too: the C library keeps
+        memory that was freed for the thread that asked for it, and many threads would each keep
+        some.
+        """
+        start, stop = self._order.bounds(self._submitted)
+        layouts = (source.layout for source in self._sources.values())
+        return tuple(
+            np.empty((stop - start, *layout.row_shape), layout.dtype) for layout in layouts
+        )
+
+    def _make(self, group: list[_Made]) -> list[Any]:
+        return [self._finish(self._gather(one)) for one in group]
+
+    def _gather(self, one: _Made) -> Arrays:
+        rows = one.rows
         if self._row_feed is not None and self._rows_wanted:
-            rows = self._row_feed.rows(tickets[self._feeds.index(self._row_feed)])
-        arrays = []
-        for feed, ticket, source in zip(self._feeds, tickets, self._sources.values(), strict=True):
-            layout = source.layout
-            out = np.empty((stop - start, *layout.row_shape), layout.dtype)
+            rows = self._row_feed.rows(one.tickets[self._feeds.index(self._row_feed)])
+        for feed, ticket, out in zip(self._feeds, one.tickets, one.arrays, strict=True):
             feed.gather(ticket, rows, out)
-            arrays.append(out)
-        return tuple(arrays)
+        return one.arrays
 
     def salvage(self) -> dict[str, Any]:
         """After the run was stopped midway: what starting it again may keep, by source."""

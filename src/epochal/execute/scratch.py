@@ -101,6 +101,11 @@ class ScratchFile:
             view = view[n_read:]
             at += n_read
 
+    def flush(self) -> None:
+        """Put everything on the device, and out of the page cache."""
+        os.fdatasync(self._fd)
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         """Give the space back."""
         if self._fd >= 0:

@@ -29,7 +29,8 @@ class Rates:
 class Machine:
     """Threads, rates a source, and scratch.
 
-    ``scratch_free_bytes`` is 0 where no scratch may be written. Keys are those of the exact
+    ``scratch_free_bytes`` is 0 where no scratch may be written. Scratch that the page cache has room
+    for goes at the speed of memory, more than `cache_bytes` at that of the device. Keys are those of the exact
     shuffle, evaluated for consecutive rows (``key_seconds``) or scattered ones
     (``key_at_seconds``).
     """
@@ -39,6 +40,9 @@ class Machine:
     scratch_free_bytes: int = 0
     scratch_write_bytes_per_s: float = 1e9
     scratch_read_bytes_per_s: float = 3e9
+    device_write_bytes_per_s: float = 1e9
+    device_read_bytes_per_s: float = 1e9
+    cache_bytes: int = 1 << 62
     scratch_why: str = ""
     key_seconds: float = 4e-9
     key_at_seconds: float = 100e-9
@@ -50,3 +54,9 @@ class Machine:
     def of(self, source: str) -> Rates:
         """Rates of one source, typical ones where nothing was measured."""
         return self.rates.get(source, Rates())
+
+    def scratch_rates(self, n_bytes: int, budget_bytes: int) -> tuple[float, float]:
+        """Bytes/s at which so much scratch is written and read, beside a budget that is used up."""
+        if 2 * n_bytes <= self.cache_bytes - budget_bytes:
+            return self.scratch_write_bytes_per_s, self.scratch_read_bytes_per_s
+        return self.device_write_bytes_per_s, self.device_read_bytes_per_s

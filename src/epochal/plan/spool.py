@@ -167,14 +167,15 @@ def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> flo
     """Sorting and copying records on all threads, and writing the spilled, the slower of both."""
     machine = task.machine
     cpu = n_records * (machine.record_seconds + machine.of(name).take_seconds)
-    writing = spilled / machine.scratch_write_bytes_per_s
+    writing = spilled / machine.scratch_rates(spilled, task.budget_bytes)[0]
     return max((cpu + writing) / task.threads, writing)
 
 
 def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
     machine = task.machine
     cpu = n_records * (machine.sort_seconds + machine.of(name).take_seconds)
-    return (cpu + spilled / machine.scratch_read_bytes_per_s) / task.threads
+    reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
+    return (cpu + reading) / task.threads
 
 
 def _first(
@@ -207,7 +208,7 @@ def _rolled(
     dealing = _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
         dealing += n_records * task.machine.key_at_seconds / task.threads
-    reading = spilled / task.machine.scratch_read_bytes_per_s / task.threads
+    reading = spilled / task.machine.scratch_rates(spilled, task.budget_bytes)[1] / task.threads
     pile = serving / feed.n_piles
     second = Prediction(
         spilled_bytes=2 * spilled,

@@ -13,7 +13,7 @@ from epochal.plan.windows import count_chunks, cut_stream, cut_windows
 __all__ = ["plan_gather", "plan_rescan", "plan_stream"]
 
 STREAM_WINDOW_BYTES = 4 << 20
-GATHER_WINDOW_BYTES = 32 << 20
+GATHER_WINDOW_BYTES = 128 << 20
 RUN_BYTES = 1 << 20
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 

@@ -23,6 +23,7 @@ from epochal.stores.hdf5_facts import Shape
 __all__ = ["MAX_CHUNKS", "ChunkIndex", "Refused", "chunk_index", "edges_are_plain"]
 
 MAX_CHUNKS = 1 << 28
+MAX_STORED_BYTES = (1 << 32) - 1
 DONT_FILTER_PARTIAL_CHUNKS = 2
 
 ChunkIndex = tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint32] | None]
@@ -44,42 +45,38 @@ def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> Ch
     file_bytes
         The file's size: no chunk may lie past it.
     """
+    ndim = len(shape)
     grid = tuple(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-    records = _records(dataset, len(shape))
-    cells = _cells(records["at"], grid, chunk)
-    _check_ranges(records, file_bytes)
+    columns = _table(dataset, ndim).T
+    cells = _cells(columns[:ndim], grid, chunk)
+    found = columns[ndim:]
+    _check_ranges(*found[:2], file_bytes)
     n_chunks = prod(grid)
-    in_order = len(cells) == n_chunks and bool((cells == np.arange(n_chunks)).all())
-    if in_order:
-        offsets = records["offset"].copy()
-        sizes, masks = records["size"].astype(np.uint32), records["mask"].copy()
-    else:
-        offsets, sizes, masks = (
-            np.zeros(n_chunks, np.int64),
-            np.zeros(n_chunks, np.uint32),
-            np.zeros(n_chunks, np.uint32),
-        )
-        offsets[cells], sizes[cells], masks[cells] = (
-            records["offset"],
-            records["size"],
-            records["mask"],
-        )
-    return offsets, sizes, masks if masks.any() else None
+    if not (len(cells) == n_chunks and np.array_equal(cells, np.arange(n_chunks))):
+        in_order = np.zeros((3, n_chunks), dtype=np.int64)
+        in_order[:, cells] = found
+        found = in_order
+    offsets, sizes, masks = found
+    return (
+        offsets.copy(),
+        sizes.astype(np.uint32),
+        masks.astype(np.uint32) if masks.any() else None,
+    )
 
 
-def _records(dataset: Any, ndim: int) -> NDArray[np.void]:
-    kept = array("B")
+def _table(dataset: Any, ndim: int) -> NDArray[np.int64]:
+    """A row a chunk: where it is in the dataset, offset, size, mask. Shape ``(n_stored, ndim + 3)``."""
+    kept = array("q")
     try:
         dataset.chunk_iter(_collector(ndim, kept.frombytes))
     except struct.error as error:
         raise Refused("its index holds a chunk at no possible place in the file") from error
-    dtype = np.dtype([("at", "=i8", (ndim,)), ("offset", "=i8"), ("size", "=i8"), ("mask", "=u4")])
-    return np.frombuffer(kept, dtype=dtype)
+    return np.frombuffer(kept, dtype=np.int64).reshape(-1, ndim + 3)
 
 
 def _collector(ndim: int, keep: Callable[[bytes], None]) -> Callable[[Any], None]:
     """A callback that packs what it is told of a chunk. It runs a million times."""
-    pack = struct.Struct(f"={ndim}qqqI").pack
+    pack = struct.Struct(f"={ndim}qqqq").pack
 
     def collect_1(info: Any) -> None:
         (a,), mask, offset, size = info
@@ -97,26 +94,26 @@ def _collector(ndim: int, keep: Callable[[bytes], None]) -> Callable[[Any], None
 
 
 def _cells(at: NDArray[np.int64], grid: Shape, chunk: Shape) -> NDArray[np.int64]:
-    """Number of each chunk in raster order of the grid."""
-    cells = np.zeros(len(at), dtype=np.int64)
-    for axis, (n, size) in enumerate(zip(grid, chunk, strict=True)):
-        step, rest = np.divmod(at[:, axis], size)
-        # libhdf5 1.12 once gave positions in chunks instead of items (HDFGroup/hdf5#1419): then
-        # this fails too.
-        if rest.any() or (step >= n).any() or (step < 0).any():
+    """Number of each chunk in raster order of the grid, from its place ``(ndim, n_stored)``."""
+    cells = np.zeros(at.shape[1], dtype=np.int64)
+    for place, n, size in zip(at, grid, chunk, strict=True):
+        step = place // size
+        # libhdf5 1.12 once gave places in chunks instead of items (HDFGroup/hdf5#1419): then this
+        # fails too.
+        if step.max(initial=0) >= max(n, 1) or not np.array_equal(step * size, place):
             raise Refused("its index holds a chunk that is not on its grid")
         cells *= n
         cells += step
     return cells
 
 
-def _check_ranges(records: NDArray[np.void], file_bytes: int) -> None:
-    offset, size = records["offset"], records["size"]
-    outside = (offset < 0) | (size < 0) | (offset > file_bytes) | (size > file_bytes - offset)
+def _check_ranges(offset: NDArray[np.int64], size: NDArray[np.int64], file_bytes: int) -> None:
+    largest = min(file_bytes, MAX_STORED_BYTES)
+    outside = (size <= 0) | (size > largest) | (offset > file_bytes - size)
     if outside.any():
-        bad = records[int(np.argmax(outside))]
+        bad = int(np.argmax(outside))
         raise Refused(
-            f"its index puts a chunk of {bad['size']} bytes at offset {bad['offset']} "
+            f"its index puts a chunk of {size[bad]} bytes at offset {offset[bad]} "
             f"of a file of {file_bytes} bytes"
         )
 
