@@ -3,6 +3,7 @@ costs.
 """
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import epochal
+from epochal import errors
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "epochal"
@@ -25,6 +29,7 @@ LAYERS = {
     "stores": 3,
     "plan": 3,
     "execute": 4,
+    "progress": 4,
     "writing": 4,
     "batches": 5,
     "dataset": 6,
@@ -149,6 +154,31 @@ def test_importing_epochal_loads_numpy_at_most():
         if not name.startswith("_")
     }
     assert not third_party
+
+
+def test_the_public_surface_is_short_and_listed():
+    assert sorted(epochal.__all__) == [
+        "Batches",
+        "Dataset",
+        "EpochalError",
+        "Plan",
+        "from_arrays",
+        "open",
+    ]
+    for name in epochal.__all__:
+        assert inspect.getdoc(getattr(epochal, name)), f"epochal.{name} says nothing of itself"
+    assert set(epochal.__all__) <= set(dir(epochal))
+    with pytest.raises(AttributeError, match="has no attribute 'opne'"):
+        epochal.opne  # noqa: B018 - asking is the test
+
+
+def test_every_error_is_one_of_ours_and_a_builtin_one():
+    for name in errors.__all__:
+        error = getattr(errors, name)
+        assert issubclass(error, errors.EpochalError)
+        if error is not errors.EpochalError:
+            builtin = [base for base in error.__mro__ if base.__module__ == "builtins"]
+            assert builtin[0] is not Exception, f"who catches a builtin misses {name}"
 
 
 def texts() -> Iterator[Path]:

@@ -68,9 +68,13 @@ class SourceView:
 
     def __getitem__(self, key: Any) -> Any:
         """Decodes each touched chunk once; holds the result and a run of chunks."""
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
+        whole = key if isinstance(key, tuple) and key else (key,)
+        first, rest = whole[0], whole[1:]
+        if first is Ellipsis or first == ():
+            rows = self._read(slice(0, len(self)))
+            return rows[whole] if rest else rows
         if isinstance(first, int | np.integer) and not isinstance(first, bool | np.bool_):
-            row = self._read(self._checked(np.array([first], dtype=np.int64)))[0]
+            row = self._read(self._checked(np.array([first])))[0]
             return row[rest] if rest else row
         rows = self._read(self._rows(first))
         return rows[(slice(None), *rest)] if rest else rows
@@ -81,8 +85,6 @@ class SourceView:
         return read_rows(self._source, rows, default_threads())
 
     def _rows(self, key: Any) -> slice | Selection:
-        if key is Ellipsis:
-            key = slice(None)
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
@@ -98,13 +100,14 @@ class SourceView:
                 f"rows of {self.name!r} are an int, a slice, a mask of {len(self)} "
                 f"or a list of ints; found {type(key).__name__}, {rows.shape} {rows.dtype}"
             )
-        return self._checked(rows.astype(np.int64))
+        return self._checked(rows)
 
-    def _checked(self, rows: Selection) -> Selection:
+    def _checked(self, rows: NDArray[Any]) -> Selection:
         n = len(self)
-        outside = (rows < -n) | (rows >= n)
+        outside = (rows >= n) if rows.dtype.kind == "u" else (rows < -n) | (rows >= n)
         if outside.any():
             raise RowError(f"row {rows[outside][0]} of {self.name!r}: it has {n} rows")
+        rows = rows.astype(np.int64)
         return np.where(rows < 0, rows + n, rows)
 
 
@@ -140,7 +143,7 @@ class Dataset:
     def __len__(self) -> int:
         if self._selection is not None:
             return len(self._selection)
-        return next((source.layout.n_rows for source in self._sources.values()), 0)
+        return self._n_file_rows
 
     @property
     def sources(self) -> dict[str, SourceView]:
@@ -154,7 +157,7 @@ class Dataset:
         return self.store.others + tuple(
             Other(
                 name,
-                _why_other(source, len(self), self._sources),
+                _why_other(source, self._n_file_rows, self._sources),
                 source.layout.shape,
                 str(source.layout.dtype),
             )
@@ -169,7 +172,17 @@ class Dataset:
         return name in self._sources
 
     def _source(self, name: str) -> Source:
-        return pick(name, self._sources, self.store)
+        source = pick(name, self._sources, self.store)
+        if source.layout.n_rows != self._n_file_rows:
+            raise MismatchError(
+                f"source {name!r} has {source.layout.n_rows} rows, this dataset has "
+                f"{self._n_file_rows}: open it by itself, epochal.open(path, sources=[{name!r}])"
+            )
+        return source
+
+    @property
+    def _n_file_rows(self) -> int:
+        return next((source.layout.n_rows for source in self._sources.values()), 0)
 
     def __repr__(self) -> str:
         head = f"<epochal.Dataset {self.store.name}: {len(self):,} rows>"

@@ -135,4 +135,4 @@ def test_a_position_dealer_holds_what_it_says():
             for key, value in vars(dealer).items()
             if isinstance(value, np.ndarray) and key != "pile_starts"
         )
-        assert 0 < held <= dealer_bytes(order.n_positions, 1000)
+        assert 0 < held <= dealer_bytes(order, 0, 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from epochal.errors import BudgetError
@@ -70,7 +70,8 @@ def choose(
         When no strategy fits; it names what must be held and how much that is.
     """
     allowed = tuple(STRATEGIES if only is None else only)
-    task = _task(order, layouts, budget_bytes, machine, start_batch)
+    arguments = (order, layouts, machine, start_batch)
+    task = _task(budget_bytes, *arguments)
     options: list[_Option] = []
     candidates: list[Candidate] = []
     refusals: list[Infeasible] = []
@@ -88,7 +89,7 @@ def choose(
         first, later = _cost(option, task, "first"), _cost(option, task, "later")
         candidates.append(Candidate(strategy, first.seconds, later.seconds))
     if not options:
-        raise _budget_error(task, refusals)
+        raise _budget_error(task, refusals, lambda n_bytes: _fits(n_bytes, allowed, *arguments))
     if any(option.strategy == "stream" for option in options):
         # A spool would make a decoded copy of what streams anyway: quicker epochs later, but a
         # first batch that waits for all of the file, and scratch that nobody expects of an order
@@ -116,9 +117,9 @@ def choose(
 
 
 def _task(
+    budget_bytes: int,
     order: Order,
     layouts: Mapping[str, Layout],
-    budget_bytes: int,
     machine: Machine,
     start_batch: int,
 ) -> Task:
@@ -188,10 +189,21 @@ def _share(strategy: str, task: Task, large: list[str], small: dict[str, Part]) 
         )
         if rank == len(large) - 1:
             share = left
-        parts[name] = STRATEGIES[strategy](task, name, share)
+        parts[name] = _planned(strategy, task, name, share, left)
         left -= parts[name].feed.held_bytes
         in_all -= weight
     return tuple(parts[name] for name in task.layouts)
+
+
+def _planned(strategy: str, task: Task, name: str, share: int, left: int) -> Part:
+    """A source's part; where its share is too small for the least of it, that least."""
+    try:
+        return STRATEGIES[strategy](task, name, share)
+    except Infeasible as why:
+        least = why.needed_bytes - task.common_bytes
+        if not share < least <= left:
+            raise
+        return STRATEGIES[strategy](task, name, least)
 
 
 def _floor(task: Task, name: str) -> int:
@@ -245,24 +257,47 @@ def _held(option: _Option, task: Task) -> tuple[tuple[str, int], ...]:
     return tuple(items)
 
 
-def _budget_error(task: Task, refusals: list[Infeasible]) -> BudgetError:
+def _fits(
+    budget_bytes: int,
+    strategies: Iterable[str],
+    order: Order,
+    layouts: Mapping[str, Layout],
+    machine: Machine,
+    start_batch: int,
+) -> bool:
+    """Whether any of the strategies runs in such a budget."""
+    task = _task(budget_bytes, order, layouts, machine, start_batch)
+    for strategy in strategies:
+        try:
+            _parts(strategy, task)
+        except Infeasible:
+            continue
+        return True
+    return False
+
+
+def _budget_error(
+    task: Task, refusals: list[Infeasible], fits: Callable[[int], bool]
+) -> BudgetError:
+    """What is held at least, and the least budget that will do: found by asking the planner."""
     least = min(
         (why for why in refusals if why.needed_bytes),
         key=lambda why: why.needed_bytes,
         default=None,
     )
-    if least is None:
+    enough = task.budget_bytes
+    while least is not None and enough < 1 << 60 and not fits(enough):
+        enough += max(enough // 16, 1)
+    if least is None or enough >= 1 << 60:
         reasons = "; ".join(sorted({str(why) for why in refusals}))
         return BudgetError(f"no strategy that is allowed can run this order: {reasons}")
     chunk, name = max(
-        (
-            (layout.chunk_bytes + layout.read_overhead_bytes, name)
-            for name, layout in task.layouts.items()
-        )
+        (layout.chunk_bytes + layout.read_overhead_bytes, name)
+        for name, layout in task.layouts.items()
     )
     return BudgetError(
         f"memory={show(task.budget_bytes)} cannot hold a batch of {task.batch_rows} rows "
         f"({show(task.batch_bytes)}, twice: one in use, one being made) and the chunk being "
-        f"decoded ({show(chunk)} of {name!r}): {least}, {show(least.needed_bytes)} needed. Give "
-        f"more memory, smaller batches, or rewrite the file with chunks of fewer rows."
+        f"decoded ({show(chunk)} of {name!r}): {least}, {show(enough * 17 // 16 + 1)} needed. "
+        f"Give more memory, smaller batches, or rewrite the file with chunks of fewer rows."
     )

@@ -29,9 +29,9 @@ class Rates:
 class Machine:
     """Threads, rates a source, and scratch.
 
-    ``scratch_free_bytes`` is 0 where no scratch may be written. Scratch that the page cache has room
-    for goes at the speed of memory, more than `cache_bytes` at that of the device. Keys are those of the exact
-    shuffle, evaluated for consecutive rows (``key_seconds``) or scattered ones
+    ``scratch_free_bytes`` is 0 where no scratch may be written. Scratch that the page cache has
+    room for goes at the speed of memory, more than `cache_bytes` at that of the device. Keys are
+    those of the exact shuffle, evaluated for consecutive rows (``key_seconds``) or scattered ones
     (``key_at_seconds``).
     """
 

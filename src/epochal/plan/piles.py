@@ -23,6 +23,7 @@ from epochal.schemes.piles import argsort_keys
 __all__ = ["HEAD_BYTES", "Deal", "Dealer", "KeyDealer", "PositionDealer", "dealer_bytes"]
 
 HEAD_BYTES = 16
+REPEATING = {"random_slice", "random_uniform"}  # schemes in which a row may come more than once
 Heads = NDArray[np.uint64]  # (n_records, 2): place, row
 
 
@@ -70,9 +71,14 @@ class Dealer(Protocol):
         ...
 
 
-def dealer_bytes(n_positions: int, n_rows: int) -> int:
+def dealer_bytes(order: Order, start: int, n_rows: int) -> int:
     """What a `PositionDealer` holds at most while it is made, beside the order itself."""
-    return 8 * n_positions + 8 * max(n_rows, n_positions)
+    n_places = order.n_positions - start
+    place = 4 if order.n_positions < 2**32 - 1 else 8
+    inverse, rows = (place + 1) * n_rows, 8 * n_places
+    if order.each_row_once or order.scheme.name not in REPEATING:
+        return inverse + rows
+    return max(inverse + rows, 3 * rows + place * n_places)
 
 
 class PositionDealer:

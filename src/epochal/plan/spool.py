@@ -49,7 +49,7 @@ def plan_spool(task: Task, name: str, share: int) -> Part:
         raise Infeasible(task.machine.scratch_why or "no scratch may be written")
     # By position is cheaper where its table is small, and the only way for orders without keys.
     n_left, keyed = max(task.n_rows_left, 1), task.order.scheme.keys is not None
-    table = dealer_bytes(n_left, task.layouts[name].n_rows)
+    table = dealer_bytes(task.order, task.start, task.layouts[name].n_rows)
     if not keyed:
         return _plan(task, name, share, n_left, by_position=True)
     if task.order_is_held and table <= share // 8:
@@ -68,11 +68,10 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
             f"scratch has {show(machine.scratch_free_bytes)} free, "
             f"{show(n_records * record_bytes)} needed"
         )
-    dealer = dealer_bytes(n_records, layout.n_rows) if by_position else 0
-    if (
-        order.each_row_once
-    ):  # while an epoch is served, the next one is dealt: its order and places are held too
-        dealer = 2 * dealer + (order.scheme.order_bytes if by_position else 0)
+    dealer = dealer_bytes(order, task.start, layout.n_rows) if by_position else 0
+    if order.each_row_once and by_position:
+        # While an epoch is served, the next one is dealt: its order and places are held, too.
+        dealer += 4 * layout.n_rows + order.scheme.order_bytes
     room = share - dealer
     geometry = _geometry(task, layout, n_records, record_bytes, room, by_position=by_position)
     temporary = max(task.threads * (layout.read_overhead_bytes + geometry.deal_bytes), 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,13 +39,13 @@ class Descriptor:
     Either way the file must look as it did when its index was taken.
     """
 
-    _fd = -1  # before __init__ too, for __del__ of one that could not be unpickled
-
     def __init__(self, path: str, stamp: Stamp) -> None:
         self.path = path
         self.stamp = stamp
         self._closed = False
-        self._opening = threading.Lock()
+        # The descriptor, under the key 0, once it is open. A dict, since its `setdefault` settles a
+        # race of two threads without a lock, which a fork might find held for ever.
+        self._open: dict[int, int] = {}
 
     def __getstate__(self) -> tuple[str, Stamp, bool]:
         return self.path, self.stamp, self._closed
@@ -56,30 +55,34 @@ class Descriptor:
         self._closed = state[2]
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_open"):  # not so if unpickling it failed
+            self.close()
 
     def checked(self) -> int:
         """The descriptor of the file, unchanged since it was indexed. Costs one ``fstat``."""
-        fd = self._fd if self._fd >= 0 else self._open()
+        fd = self._open.get(0)
+        if fd is None:
+            fd = self._reopen()
         self._compare(os.fstat(fd))
         return fd
 
     def close(self) -> None:
         """Give the descriptor back."""
         self._closed = True
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        fd = self._open.pop(0, None)
+        if fd is not None:
             os.close(fd)
 
-    def _open(self) -> int:
-        with self._opening:
-            if self._closed:
-                raise FormatError(
-                    f"{self.path}: asked for rows of a store that was closed; open the file again"
-                )
-            if self._fd < 0:
-                self._fd = open_for_reading(self.path)
-            return self._fd
+    def _reopen(self) -> int:
+        if self._closed:
+            raise FormatError(
+                f"{self.path}: asked for rows of a store that was closed; open the file again"
+            )
+        fd = open_for_reading(self.path)
+        first = self._open.setdefault(0, fd)
+        if first != fd:
+            os.close(fd)
+        return first
 
     def _compare(self, status: os.stat_result) -> None:
         s = self.stamp

@@ -50,7 +50,7 @@ def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> Ch
     columns = _table(dataset, ndim).T
     cells = _cells(columns[:ndim], grid, chunk)
     found = columns[ndim:]
-    _check_ranges(*found[:2], file_bytes)
+    _check_ranges(found[0], found[1], file_bytes)
     n_chunks = prod(grid)
     if not (len(cells) == n_chunks and np.array_equal(cells, np.arange(n_chunks))):
         in_order = np.zeros((3, n_chunks), dtype=np.int64)
@@ -65,7 +65,7 @@ def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> Ch
 
 
 def _table(dataset: Any, ndim: int) -> NDArray[np.int64]:
-    """A row a chunk: where it is in the dataset, offset, size, mask. Shape ``(n_stored, ndim + 3)``."""
+    """A row a chunk: its place in the dataset, offset, size, mask: ``(n_stored, ndim + 3)``."""
     kept = array("q")
     try:
         dataset.chunk_iter(_collector(ndim, kept.frombytes))
@@ -100,7 +100,7 @@ def _cells(at: NDArray[np.int64], grid: Shape, chunk: Shape) -> NDArray[np.int64
         step = place // size
         # libhdf5 1.12 once gave places in chunks instead of items (HDFGroup/hdf5#1419): then this
         # fails too.
-        if step.max(initial=0) >= max(n, 1) or not np.array_equal(step * size, place):
+        if step.max(initial=0) >= n or not np.array_equal(step * size, place):
             raise Refused("its index holds a chunk that is not on its grid")
         cells *= n
         cells += step

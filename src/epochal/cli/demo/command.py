@@ -23,6 +23,7 @@ from epochal.dataset import Dataset
 __all__ = ["command"]
 
 DIGITS_MEMORY_BYTES = 32 << 20
+LEAST_MEMORY_BYTES = 16 << 20  # a quarter of a small file might not hold a batch
 HELD_OUT_ROWS = 5000
 RIVAL_SECONDS = 3.0
 
@@ -122,7 +123,8 @@ def _run_file(
     names = (source, target)
     whole = stack.enter_context(epochal.open(path, sources=names))
     train, test = whole.split(0.9, seed=0)
-    memory_bytes = setting.memory_bytes or _decoded_bytes(whole, names) // 4
+    quarter = max(_decoded_bytes(whole, names) // 4, LEAST_MEMORY_BYTES)
+    memory_bytes = setting.memory_bytes or quarter
     return _run(path, whole, train, test, (names, names), memory_bytes, setting)
 
 

@@ -1,0 +1,56 @@
+"""What the README shows is run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import h5py
+import pytest
+from click.testing import CliRunner
+from sklearn.datasets import load_digits
+
+from epochal.cli import app
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("epochal ")
+]
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """`train.h5` of the README, in the current folder."""
+    digits = load_digits()
+    with h5py.File(tmp_path / "train.h5", "w") as file:
+        X = digits.images.astype("u1")
+        file.create_dataset("X", data=X, chunks=(100, 8, 8), compression="gzip")
+        file.create_dataset("y", data=digits.target, chunks=(500,), compression="gzip")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("train")
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_python(block, capsys):
+    names: dict = {}
+    exec(block, names)
+    assert names["epoch"] == 2
+    assert (
+        names["model"].score(names["valid"]["X"][:].reshape(-1, 64), names["valid"]["y"][:]) > 0.5
+    )
+    assert "shuffled_sequential: resident" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("train")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command):
+    program, *words = shlex.split(command)
+    result = CliRunner().invoke(app, words, prog_name=program)
+    assert result.exit_code == 0, result.output
+    assert result.stdout
+
+
+def test_there_is_something_to_run():
+    assert {command.split()[1] for command in COMMANDS} == {"info", "explain", "bench", "demo"}
