@@ -1,6 +1,7 @@
 """The face: rows by number, views, sources and their names."""
 
 import pickle
+from itertools import chain
 
 import h5py
 import numpy as np
@@ -177,12 +178,12 @@ def test_parts_are_disjoint_and_cover(n_rows, seed, data):
     parts = ds.split(*cuts, seed=seed)
     assert len(parts) == len(cuts) + 1
     rows = [part["X"][:].tolist() for part in parts]
-    assert sorted(sum(rows, [])) == list(range(n_rows))
+    assert sorted(chain(*rows)) == list(range(n_rows))
     assert all(part == sorted(part) for part in rows)  # read in the file's order
     for part, cut in zip(rows, cuts, strict=False):
         assert abs(len(part) - cut * n_rows) <= 1
     if seed is None:
-        assert sum(rows, []) == list(range(n_rows))
+        assert list(chain(*rows)) == list(range(n_rows))
     assert [part["X"][:].tolist() for part in ds.split(*cuts, seed=seed)] == rows
 
 
@@ -196,14 +197,16 @@ def test_parts_of_parts(ds):
     train, test = ds.split(0.7, seed=1)
     inner, valid = train.split(0.5, seed=2)
     rows = [part["y"][:].tolist() for part in (inner, valid, test)]
-    assert sorted(sum(rows, [])) == Y.tolist()
+    assert sorted(chain(*rows)) == Y.tolist()
     assert sorted(rows[0] + rows[1]) == train["y"][:].tolist()
     for batch in inner.batches("shuffled_sequential", batch_size=3, seed=0):
         assert set(batch.y.tolist()) <= set(rows[0])
         assert batch.X.tobytes() == X[batch.y].tobytes()
 
 
-@pytest.mark.parametrize("fractions", [(), (0,), (1,), (1.5,), (0.5, 0.6), (-0.1,), (float("nan"),)])
+@pytest.mark.parametrize(
+    "fractions", [(), (0,), (1,), (1.5,), (0.5, 0.6), (-0.1,), (float("nan"),)]
+)
 def test_fractions_that_make_no_parts(ds, fractions):
     with pytest.raises(MismatchError, match="give fractions between 0 and 1 that leave a rest"):
         ds.split(*fractions)
@@ -253,7 +256,7 @@ def test_a_name_almost_right(ds):
 
 def test_a_wrong_name_is_answered_with_the_nearest():
     ds = epochal.from_arrays(images=np.zeros(3), labels=np.zeros(3))
-    with pytest.raises(SourceNameError, match="no source 'lables' in .*: did you mean 'labels'"):
+    with pytest.raises(SourceNameError, match=r"no source 'lables' in .*: did you mean 'labels'"):
         ds["lables"]
     with pytest.raises(SourceNameError, match="there are images, labels"):
         ds["qqq"]
@@ -405,9 +408,7 @@ def test_load_all_needs_the_file_no_longer(tmp_path):
     assert {b.X.tobytes() for b in ds.batches(batch_size=N)} == {X.tobytes()}
 
 
-@pytest.mark.parametrize(
-    "argument", [{"mode": "r+"}, {"spaces": {}}, {"split": "train"}], ids=str
-)
+@pytest.mark.parametrize("argument", [{"mode": "r+"}, {"spaces": {}}, {"split": "train"}], ids=str)
 def test_arguments_of_later_versions_are_refused(tmp_path, argument):
     path = write(tmp_path / "a.h5", X=X)
     with pytest.raises(MismatchError, match=f"{next(iter(argument))}="):

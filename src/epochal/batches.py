@@ -27,7 +27,6 @@ from epochal.stores.store import Source
 __all__ = ["Batches", "Report", "Settings"]
 
 STATE_VERSION = 1
-END = -1  # the row of a state that was saved after the last batch, wherever that is
 
 # Orders of rows that do not depend on the batch size: a state of theirs may be loaded with another.
 ELASTIC = {
@@ -104,6 +103,7 @@ class Batches:
         self._reset()
 
     def _reset(self) -> None:
+        self._turn = 0
         self._plan: Plan | None = None
         self._planned_epoch = -1
         self._machine: Machine | None = None
@@ -145,18 +145,15 @@ class Batches:
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
-            "row": self._batch * self._group if self._batch < len(self) else END,
+            "row": self.scheme.done(self._batch),
+            "global_batch": self._global_batch,
             "scheme": self.scheme.config(),
             "sources": list(self._sources),
         }
 
     @property
-    def _group(self) -> int:
+    def _global_batch(self) -> int:
         return self.scheme.batch_size * self.scheme.world
-
-    @staticmethod
-    def _group_of(config: Mapping[str, Any]) -> int:
-        return int(config["batch_size"] or 1) * int(config["shard"][1])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position: the next iteration yields the batches that were left, bit for bit.
@@ -167,56 +164,59 @@ class Batches:
             If the state is that of another order, or lies inside one of this iteration's global
             batches.
         """
-        self._go_to(int(state["epoch"]), self._position_of(state))
-
-    def _position_of(self, state: Mapping[str, Any]) -> int:
-        if state.get("version") != STATE_VERSION:
+        try:
+            if state["version"] != STATE_VERSION:
+                raise MismatchError(
+                    f"no state that can be loaded: version {state['version']!r}, not {STATE_VERSION}"
+                )
+            self._check_order(state["scheme"], list(state["sources"]), int(state["global_batch"]))
+            epoch, row = int(state["epoch"]), int(state["row"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MismatchError(f"this is no state of a Batches: {error!r}") from error
+        there = self.scheme.at(epoch)
+        batch = there.resumed(row)
+        if batch is None:
             raise MismatchError(
-                f"this is no state that can be loaded: version {state.get('version')!r}, "
-                f"not {STATE_VERSION}"
+                f"the state lies at row {row} of the order, inside a global batch of "
+                f"{self._global_batch} rows ({there.batch_size} a rank, {there.world} ranks): "
+                f"use a batch size that divides it"
             )
-        mine, theirs = self.scheme.config(), dict(state["scheme"])
-        free = {"epoch", "shard"} | ({"batch_size"} if self.scheme.name in ELASTIC else set())
-        for key in sorted((mine.keys() | theirs.keys()) - free):
-            if mine.get(key) != _plain(theirs.get(key)):
+        self._go_to(epoch, batch)
+
+    def _check_order(self, theirs: Mapping[str, Any], sources: list[str], group: int) -> None:
+        mine = self.scheme.config()
+        for key in sorted((mine.keys() | theirs.keys()) - {"epoch", "shard", "batch_size"}):
+            if mine.get(key) != theirs.get(key):
                 raise MismatchError(
                     f"the state is of another order: its {key} is {theirs.get(key)!r}, "
                     f"here it is {mine.get(key)!r}"
                 )
-        if list(state["sources"]) != list(self._sources):
+        if sources != list(self._sources):
             raise MismatchError(
-                f"the state is of the sources {', '.join(state['sources'])}; "
+                f"the state is of the sources {', '.join(sources)}; "
                 f"here they are {', '.join(self._sources)}"
             )
-        row = int(state["row"])
-        if row == END:
-            return len(self)
-        if self.scheme.name not in ELASTIC and self._group_of(theirs) != self._group:
+        if self.scheme.name not in ELASTIC and group != self._global_batch:
             raise MismatchError(
-                f"the state is of global batches of {self._group_of(theirs)} rows, "
-                f"here they have {self._group}: the order of {self.scheme.name} depends on that"
+                f"the state is of global batches of {group} rows, here they have "
+                f"{self._global_batch}: the order of {self.scheme.name} depends on that"
             )
-        if row % self._group:
-            raise MismatchError(
-                f"the state lies at row {row} of the order, inside a global batch of {self._group} "
-                f"rows ({self.scheme.batch_size} a rank, {self.scheme.world} ranks): "
-                f"use a batch size that divides it"
-            )
-        return min(row // self._group, len(self))
 
     # Iteration ----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
         if self._running is not None:
             self._abandon(self._running)
+        self._turn += 1
         if self._start >= len(self) > 0:
             # A state saved after the last batch: nothing is left of that epoch, and the next one
             # follows.
             self._go_to(self.epoch + 1, 0)
             return iter(())
-        return self._iterate(self._start)
+        return self._iterate(self._start, self._turn)
 
-    def _iterate(self, start: int) -> Iterator[Any]:
+    def _iterate(self, start: int, turn: int) -> Iterator[Any]:
+        self._check_turn(turn)
         self._batch = start
         run = self._begin(start)
         show = batch_bar if self._settings.progress else no_bar
@@ -235,14 +235,17 @@ class Batches:
                     self._batch += 1
                     yield batch
                     advance()
-                    if self._running is not run:
-                        raise MismatchError(
-                            "this iteration ended when another was started, or a state was loaded"
-                        )
+                    self._check_turn(turn)
             self._finish_epoch(run)
         finally:
             if self._running is run:  # abandoned: the next iteration starts where this one did
                 self._abandon(run)
+
+    def _check_turn(self, turn: int) -> None:
+        if turn != self._turn:
+            raise MismatchError(
+                "this iteration ended when another was started, or a state was loaded"
+            )
 
     def _begin(self, start: int) -> Run:
         """The run of this epoch: the one that was primed, or a new one."""
@@ -305,29 +308,36 @@ class Batches:
 
     def _abandon(self, run: Run) -> None:
         self._record(run)
+        self._running = None
         self._halt()
         self._kept = run.salvage()
         self._batch = self._start
 
     def _go_to(self, epoch: int, batch: int) -> None:
         """Another position: whatever was kept for this one is of no use there."""
+        self._turn += 1
         self._halt()
         self._kept = {}
         self._order = self._order.at(epoch)
         self._start = self._batch = batch
 
-    def _halt(self) -> None:
+    def _halt(self, *, wait: bool = True) -> None:
         """Stop what is going on: no thread is left."""
+        runs = (self._running, self._primed)
         self._running = self._primed = self._next_order = None
-        self._close_pool()
+        self._close_pool(wait=wait)
+        for run in runs:
+            if run is not None:
+                run.salvage()
 
-    def _close_pool(self) -> None:
+    def _close_pool(self, *, wait: bool = True) -> None:
         pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
-            pool.close()
+            pool.close(wait=wait)
 
     def close(self) -> None:
         """Stop, and let go of all that is kept between epochs: memory, threads and scratch."""
+        self._turn += 1
         self._halt()
         self._kept = {}
 
@@ -425,8 +435,9 @@ class Batches:
         self._reset()
 
     def __del__(self) -> None:
+        # The collector may run on any thread, in the middle of anything: never wait for one here.
         if getattr(self, "_pool", None) is not None:
-            self.close()
+            self._halt(wait=False)
 
 
 def _fitted(scheme: Scheme, budget_bytes: int) -> Scheme:
@@ -437,8 +448,3 @@ def _fitted(scheme: Scheme, budget_bytes: int) -> Scheme:
         return scheme
     whole = scheme.n_rows * 8 <= budget_bytes // 8
     return scheme.holding(max(scheme.n_rows, 1) if whole else max(budget_bytes // 128, 1 << 12))
-
-
-def _plain(value: Any) -> Any:
-    """What JSON makes of a value: tuples come back as lists."""
-    return tuple(value) if isinstance(value, list) else value

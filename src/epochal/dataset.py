@@ -70,7 +70,7 @@ class SourceView:
         """Decodes each touched chunk once; holds the result and a run of chunks."""
         whole = key if isinstance(key, tuple) and key else (key,)
         first, rest = whole[0], whole[1:]
-        if first is Ellipsis or first == ():
+        if first is Ellipsis or (isinstance(first, tuple) and not first):
             rows = self._read(slice(0, len(self)))
             return rows[whole] if rest else rows
         if isinstance(first, int | np.integer) and not isinstance(first, bool | np.bool_):
@@ -130,10 +130,7 @@ class Dataset:
     ) -> None:
         lengths = {name: source.layout.n_rows for name, source in sources.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-            raise MismatchError(
-                f"sources of one dataset have equally many rows: {told}; name some with sources="
-            )
+            raise _unequal(lengths)
         self.store = store
         self._sources = dict(sources)
         self._selection = selection
@@ -173,11 +170,9 @@ class Dataset:
 
     def _source(self, name: str) -> Source:
         source = pick(name, self._sources, self.store)
+        first = next(iter(self._sources), name)
         if source.layout.n_rows != self._n_file_rows:
-            raise MismatchError(
-                f"source {name!r} has {source.layout.n_rows} rows, this dataset has "
-                f"{self._n_file_rows}: open it by itself, epochal.open(path, sources=[{name!r}])"
-            )
+            raise _unequal({first: self._n_file_rows, name: source.layout.n_rows})
         return source
 
     @property
@@ -429,6 +424,13 @@ def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
         else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
     )
     raise SourceNameError(f"no source {name!r} in {store.name}: {hint}")
+
+
+def _unequal(lengths: Mapping[str, int]) -> MismatchError:
+    told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+    return MismatchError(
+        f"sources of one dataset have equally many rows: {told}; choose with epochal.open(sources=)"
+    )
 
 
 def _why_other(source: Source, n_rows: int, chosen: Mapping[str, Source]) -> str:

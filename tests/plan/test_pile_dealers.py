@@ -95,13 +95,15 @@ def test_rows_in_any_order_are_dealt_as_blocks_are(made, n_piles, random):
     by_position = PositionDealer(order, 0, -(-len(rows) // n_piles), n_rows)
     for dealer in (by_position, KeyDealer(order, n_piles)):
         block = dealer.deal(0, n_rows)
-        where = {int(head[1]): (int(head[0]), int(p)) for head, p in zip(*_parts(block), strict=True)}
+        where = {
+            int(head[1]): (int(head[0]), int(p)) for head, p in zip(*_parts(block), strict=True)
+        }
         again = dealer.deal_rows(np.array(shuffled, np.uint64))
         assert again.local is None
         assert again.heads[:, 1].tolist() == shuffled
-        assert [
-            (int(head[0]), int(p)) for head, p in zip(*_parts(again), strict=True)
-        ] == [where[row] for row in shuffled]
+        assert [(int(head[0]), int(p)) for head, p in zip(*_parts(again), strict=True)] == [
+            where[row] for row in shuffled
+        ]
 
 
 def _parts(deal):

@@ -32,7 +32,9 @@ def made_orders(draw, names=schemes.NAMES):
     if name.startswith("chunkwise"):
         extra = {"chunk_rows": draw(st.integers(1, 30)), "mix_rows": draw(st.integers(1, 90))}
     batch_size = draw(st.integers(1, n_view))
-    scheme = schemes.make(name, n_view, batch_size=batch_size, seed=draw(st.integers(0, 9)), **extra)
+    scheme = schemes.make(
+        name, n_view, batch_size=batch_size, seed=draw(st.integers(0, 9)), **extra
+    )
     layout = made_layout(n_rows, draw(st.integers(1, n_rows + 5)))
     start = draw(st.integers(0, scheme.n_positions))
     return Order(scheme, selection), layout, start

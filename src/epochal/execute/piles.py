@@ -319,9 +319,10 @@ class SpoolFeed:
 
     def salvage(self) -> KeptSpool | None:
         """The records, if they are still all there."""
+        slabs, self._slabs = self._slabs, deque()
         if not (self._dealt and self._whole and self.plan.roll) or self._next is not None:
             return None
-        for slab in self._slabs:
+        for slab in slabs:
             self._buffers.give(slab.records)
         return KeptSpool(self._spool, True, self._pages, self._buffers, self._spare)
 

@@ -48,11 +48,11 @@ class Pool:
             buffer = self._local.buffer = np.empty(n_bytes, np.uint8)
         return buffer[:n_bytes]
 
-    def close(self) -> None:
-        """Stop: nothing new starts, and no thread is left."""
+    def close(self, *, wait: bool = True) -> None:
+        """Stop: nothing new starts, and no thread is left; without `wait`, none is left soon."""
         if not self.closed:
             self.closed = True
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor.shutdown(wait=wait, cancel_futures=True)
 
 
 def wait(futures: list[Future[Any]]) -> None:

@@ -118,7 +118,8 @@ class WindowFeed:
         self._free.clear()
 
     def salvage(self) -> None:
-        """Nothing."""
+        """Nothing; and windows no longer refer to this feed, nor it to them."""
+        self._loads.clear()
 
     def _read_ahead(self) -> None:
         while (

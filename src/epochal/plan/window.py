@@ -15,6 +15,7 @@ __all__ = ["plan_gather", "plan_rescan", "plan_stream"]
 STREAM_WINDOW_BYTES = 4 << 20
 GATHER_WINDOW_BYTES = 128 << 20
 RUN_BYTES = 1 << 20
+GATHER_RUN_BYTES = 128 << 10
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 
 
@@ -59,8 +60,11 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     layout = task.layouts[name]
     if not layout.rows_alone:
         raise Infeasible("rows cannot be read without decoding their chunk")
-    readers = max(task.threads, task.machine.of(name).row_readers)
-    run_bytes = max(layout.row_bytes, RUN_BYTES // max(readers // task.threads, 1))
+    # Many readers where a device answers late; fewer where their buffers would be all there is.
+    readers = task.machine.of(name).row_readers
+    each = max(layout.row_bytes, GATHER_RUN_BYTES) + layout.read_overhead_bytes
+    readers = max(task.threads, min(readers, share // (4 * each)))
+    run_bytes = max(layout.row_bytes, GATHER_RUN_BYTES)
     temporary = readers * (run_bytes + layout.read_overhead_bytes)
     row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
     window_rows = min((share - temporary) // 3, GATHER_WINDOW_BYTES) // row_bytes

@@ -9,6 +9,7 @@ Nothing here knows which rows lie at the positions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,18 @@ class Deal(ABC):
     @abstractmethod
     def bounds(self, i: int) -> tuple[int, int]:
         """Rank-local positions of the rank's batch `i`, ``0 <= i < n_batches``."""
+
+    @abstractmethod
+    def group_end(self, i: int) -> int:
+        """Global position at which the global batch of the rank's batch `i` ends."""
+
+    @abstractmethod
+    def is_cut(self, position: int) -> bool:
+        """Whether a global batch begins at this global position, or the last one ends there."""
+
+    def batch_after(self, position: int) -> int:
+        """The rank's first batch whose global batch does not end by this global position."""
+        return bisect_right(range(self.n_batches), position, key=self.group_end)
 
     @abstractmethod
     def global_position(self, positions: Positions) -> Positions:
@@ -124,6 +137,20 @@ class EvenDeal(Deal):
         start = stop - (self._part_rows if i == self.short_at else self.batch_size)
         return start, stop
 
+    def group_end(self, i: int) -> int:
+        """Global position at which the global batch of batch `i` ends."""
+        group = self.batch_size * self.world
+        if self._part_rows == 0:  # the short global batch is not among this rank's
+            return (i + 1) * group + (self.short if i >= self.short_at else 0)
+        return (i + 1) * group if i < self.short_at else i * group + self.short
+
+    def is_cut(self, position: int) -> bool:
+        """Whether a global batch begins or ends there."""
+        group = self.batch_size * self.world
+        if position > self.short_at * group:
+            position -= self.short
+        return 0 <= position <= self.full * group and position % group == 0
+
     def global_position(self, positions: Positions) -> Positions:
         """Global positions of rank-local ones."""
         before = self.short_at * self.batch_size
@@ -159,7 +186,7 @@ class EvenDeal(Deal):
 
 
 class TableDeal(Deal):
-    """Global batches of any sizes, from a table of where they begin: 24 bytes a batch.
+    """Global batches of any sizes, from a table of where they begin: 40 bytes a batch.
 
     Parameters
     ----------
@@ -179,6 +206,8 @@ class TableDeal(Deal):
         self._global = low[kept]
         self._local = np.concatenate([[0], np.cumsum((high - low)[kept])]).astype(np.int64)
         self._limited = int(starts[-1])
+        self._starts = starts
+        self._ends = starts[1:][kept]
 
     @property
     def n_batches(self) -> int:
@@ -198,6 +227,14 @@ class TableDeal(Deal):
     def bounds(self, i: int) -> tuple[int, int]:
         """Rank-local positions of batch `i`."""
         return int(self._local[i]), int(self._local[i + 1])
+
+    def group_end(self, i: int) -> int:
+        """Global position at which the global batch of batch `i` ends."""
+        return int(self._ends[i])
+
+    def is_cut(self, position: int) -> bool:
+        """Whether a global batch begins or ends there."""
+        return bool((self._starts == position).any())
 
     def global_position(self, positions: Positions) -> Positions:
         """Global positions of rank-local ones."""

@@ -178,6 +178,18 @@ class Scheme(ABC):
     def __len__(self) -> int:
         return self._deal.n_batches
 
+    def done(self, n_batches: int) -> int:
+        """Global positions that are done after the rank's first `n_batches`: a cut of global
+        batches.
+        """
+        return self._deal.group_end(n_batches - 1) if n_batches else 0
+
+    def resumed(self, position: int) -> int | None:
+        """The rank's batch that goes on where `done` says; None inside a global batch."""
+        if not self._deal.is_cut(position):
+            return None
+        return self._deal.batch_after(position)
+
     def bounds(self, i: int) -> tuple[int, int]:
         """Positions ``[start, stop)`` of batch `i`, ``0 <= i < len(self)``."""
         if not 0 <= i < len(self):

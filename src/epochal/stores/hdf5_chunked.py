@@ -172,7 +172,7 @@ class ChunkedSource:
         facts = self._facts
         largest = int(facts.sizes.max(initial=0))
         if self._whole_rows and not facts.filters:
-            return GATHER_BYTES
+            return min(GATHER_BYTES, int(facts.sizes.sum(dtype=np.int64)))
         everything = int(facts.sizes.sum(dtype=np.int64)) + GAP_BYTES * len(facts.sizes)
         stored = max(largest, min(GROUP_BYTES, everything))
         partial = not self._whole_rows or facts.shape[0] % facts.chunk[0] != 0

@@ -26,7 +26,7 @@ def _layout(facts: Facts, kind: str, overhead_bytes: int) -> Layout:
         dtype=facts.dtype,
         chunk_rows=virtual_chunk_rows(row_bytes),
         rows_alone=True,
-        read_overhead_bytes=overhead_bytes,
+        read_overhead_bytes=min(overhead_bytes, prod(facts.shape) * facts.dtype.itemsize),
         kind=kind,
     )
 
