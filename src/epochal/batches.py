@@ -12,7 +12,7 @@ from epochal.errors import MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
 from epochal.execute.probe import probe
-from epochal.execute.run import Run, kept_bytes
+from epochal.execute.run import Run, discard, kept_bytes
 from epochal.execute.scratch import scratch_folder
 from epochal.plan.choose import choose
 from epochal.plan.machine import Machine, Rates
@@ -99,11 +99,10 @@ class Batches:
         self._finish = finish
         self._rates = rates if rates is not None else {}
         self._order = Order(_fitted(scheme, settings.budget_bytes), selection)
-        self._start = self._batch = 0
+        self._start = self._batch = self._turn = 0
         self._reset()
 
     def _reset(self) -> None:
-        self._turn = 0
         self._plan: Plan | None = None
         self._planned_epoch = -1
         self._machine: Machine | None = None
@@ -167,7 +166,8 @@ class Batches:
         try:
             if state["version"] != STATE_VERSION:
                 raise MismatchError(
-                    f"no state that can be loaded: version {state['version']!r}, not {STATE_VERSION}"
+                    f"no state that can be loaded: version {state['version']!r} and not "
+                    f"{STATE_VERSION}"
                 )
             self._check_order(state["scheme"], list(state["sources"]), int(state["global_batch"]))
             epoch, row = int(state["epoch"]), int(state["row"])
@@ -223,6 +223,9 @@ class Batches:
         try:
             with show(len(self), start, f"epoch {self.epoch}") as advance:
                 while True:
+                    if self._pid != os.getpid():  # carried over a fork: its threads were not
+                        self._reset()
+                        self._running = run = self._new_run(self._batch)
                     try:
                         batch = next(run)
                     except StopIteration:
@@ -289,7 +292,7 @@ class Batches:
     def _without_scratch(self) -> Run:
         """Scratch gave out: plan the rest of the epoch anew, without it."""
         self._halt()
-        self._kept = {}
+        self._forget()
         self._no_scratch, self._plan = True, None
         self._running = run = self._new_run(self._batch)
         self._meter = run.meter
@@ -317,7 +320,7 @@ class Batches:
         """Another position: whatever was kept for this one is of no use there."""
         self._turn += 1
         self._halt()
-        self._kept = {}
+        self._forget()
         self._order = self._order.at(epoch)
         self._start = self._batch = batch
 
@@ -327,8 +330,13 @@ class Batches:
         self._running = self._primed = self._next_order = None
         self._close_pool(wait=wait)
         for run in runs:
-            if run is not None:
-                run.salvage()
+            if run is not None and wait:
+                discard(run.salvage())
+
+    def _forget(self) -> None:
+        """Let go of what was kept for the next iteration."""
+        kept, self._kept = self._kept, {}
+        discard(kept)
 
     def _close_pool(self, *, wait: bool = True) -> None:
         pool, self._pool = self._pool, None
@@ -339,7 +347,7 @@ class Batches:
         """Stop, and let go of all that is kept between epochs: memory, threads and scratch."""
         self._turn += 1
         self._halt()
-        self._kept = {}
+        self._forget()
 
     # Plans ----------------------------------------------------------------
 
@@ -432,6 +440,7 @@ class Batches:
         self._rates = {}
         self._order = state["order"]
         self._start = self._batch = state["batch"]
+        self._turn = 0
         self._reset()
 
     def __del__(self) -> None:

@@ -46,6 +46,12 @@ class KeptSpool:
         """Memory that is held."""
         return self.pages.bytes_made + self.buffers.bytes_made
 
+    def close(self) -> None:
+        """Free the scratch."""
+        for file in (self.spool.scratch, self.spare):
+            if file is not None:
+                file.close()
+
 
 @dataclass(eq=False)
 class _Slab:
@@ -94,6 +100,7 @@ class SpoolFeed:
         self._pages = kept.pages if kept else Pages(plan.n_pages, plan.page_rows, row_bytes, meter)
         self._buffers = kept.buffers if kept else RecordBuffers(plan.buffer_rows, row_bytes, meter)
         self._spare = kept.spare if kept else None
+        self._files = [f for f in (self._spare, kept and kept.spool.scratch) if f is not None]
         self._next: Spool | None = None
         self._slabs: deque[_Slab] = deque()
         self._loaded_to = 0
@@ -101,6 +108,7 @@ class SpoolFeed:
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
         self._dealt = False
+        self._gave_pages = False
 
     # Dealing ----------------------------------------------------------------
 
@@ -122,6 +130,7 @@ class SpoolFeed:
             and self._next_order is not None
         ):
             self._next = self._new_spool(self._next_order, self._spool.n_piles)
+            self._gave_pages = True
         self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
         self._kept = None
         self._dealt = True
@@ -144,6 +153,7 @@ class SpoolFeed:
         scratch, self._spare = self._spare, None
         if scratch is None:
             scratch = ScratchFile(self._folder)
+            self._files.append(scratch)
         scratch.restart()
         return Spool(self.plan, self._dealer(order), n_blocks, self._pages, scratch, self._meter)
 
@@ -241,7 +251,7 @@ class SpoolFeed:
                 self._pool.submit(self._spool.read, segments[task::n_tasks], slab.records)
             )
         n_read = sum(segment[3] for segment in segments)
-        keep_pages = self._whole and self.plan.roll and self._next is None
+        keep_pages = self._whole and self.plan.roll and not self._gave_pages
         slab.reads.append(
             self._pool.submit(
                 self._spool.read_pages, pile, n_read, slab.records, give_back=not keep_pages
@@ -310,21 +320,33 @@ class SpoolFeed:
         """The next epoch's records if they were dealt, or this one's."""
         while self._slabs:
             self._drop(self._slabs.popleft())
-        if not (self._whole and self.plan.roll) or self._loaded_to < self._spool.n_piles:
-            self._meter.hold(-self._pages.bytes_made - self._buffers.bytes_made)
-            return None
-        if self._next is not None:
+        if self._next is not None and self._loaded_to == self._spool.n_piles:
             return KeptSpool(self._next, True, self._pages, self._buffers, self._spool.scratch)
-        return KeptSpool(self._spool, False, self._pages, self._buffers, self._spare)
+        if self._reusable and self._loaded_to == self._spool.n_piles:
+            return KeptSpool(self._spool, False, self._pages, self._buffers, self._spare)
+        self._close()
+        return None
+
+    @property
+    def _reusable(self) -> bool:
+        """Whether this epoch's records are still all there."""
+        return self._dealt and self._whole and self.plan.roll and not self._gave_pages
 
     def salvage(self) -> KeptSpool | None:
-        """The records, if they are still all there."""
+        """The records, if they are still all there: for this same epoch."""
         slabs, self._slabs = self._slabs, deque()
-        if not (self._dealt and self._whole and self.plan.roll) or self._next is not None:
+        if not self._reusable:
+            self._close()
             return None
         for slab in slabs:
             self._buffers.give(slab.records)
         return KeptSpool(self._spool, True, self._pages, self._buffers, self._spare)
+
+    def _close(self) -> None:
+        """Give everything back."""
+        self._meter.hold(-self._pages.bytes_made - self._buffers.bytes_made)
+        for file in self._files:
+            file.close()
 
 
 def as_rows(data: NDArray[np.uint8], layout: Layout) -> NDArray[Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
+from concurrent.futures import wait as futures_wait
 from math import prod
 from typing import Any, ParamSpec, TypeVar
 
@@ -56,9 +57,12 @@ class Pool:
 
 
 def wait(futures: list[Future[Any]]) -> None:
-    """Wait for all; the first error is raised."""
+    """Wait for all, or for the first that fails: its error is raised."""
+    if not all(future.done() for future in futures):
+        futures_wait(futures, return_when=FIRST_EXCEPTION)
     for future in futures:
-        future.result()
+        if future.done():
+            future.result()
 
 
 def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:

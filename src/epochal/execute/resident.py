@@ -68,12 +68,16 @@ class ResidentFeed:
         return runs
 
     def _load(self) -> None:
-        while True:
+        while not self._pool.closed:
             with self._lock:
                 if not self._runs:
                     return
                 start, stop = self._runs.pop()
-            self._read(start, stop)
+            try:
+                self._read(start, stop)
+            except BaseException:
+                self._runs = []  # the others stop, too
+                raise
 
     def _read(self, start: int, stop: int) -> None:
         assert self._array is not None
@@ -119,7 +123,7 @@ class ResidentFeed:
 
     def salvage(self) -> NDArray[Any] | None:
         """The rows, if all were loaded."""
-        loaded = all(
+        loaded = not self._runs and all(
             f.done() and not f.cancelled() and f.exception() is None for f in self._futures
         )
         return self._array if loaded else None

@@ -22,7 +22,7 @@ from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan, Prediction
 from epochal.stores.store import Source
 
-__all__ = ["Run", "kept_bytes"]
+__all__ = ["Run", "discard", "kept_bytes"]
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -33,6 +33,12 @@ class _Made(NamedTuple):
     tickets: list[Ticket]
     rows: slice | NDArray[np.int64] | None
     arrays: Arrays
+
+
+class _Failed(NamedTuple):
+    """What stands for a batch that could not be made."""
+
+    error: BaseException
 
 
 class Run:
@@ -103,6 +109,8 @@ class Run:
         if not self._ready:
             self._fetch()
         batch = self._ready.popleft()
+        if isinstance(batch, _Failed):
+            raise batch.error
         now = time.perf_counter()
         stats = self.meter.stats
         if not stats.rows:
@@ -171,7 +179,15 @@ class Run:
         )
 
     def _make(self, group: list[_Made]) -> list[Any]:
-        return [self._finish(self._gather(one)) for one in group]
+        """The batches of a group, up to one that fails: its error comes in its place."""
+        made: list[Any] = []
+        for one in group:
+            try:
+                made.append(self._finish(self._gather(one)))
+            except BaseException as error:
+                made.append(_Failed(error))
+                break
+        return made
 
     def _gather(self, one: _Made) -> Arrays:
         rows = one.rows
@@ -204,6 +220,13 @@ class Run:
             for feed, made in zip(self.plan.feeds, self._feeds, strict=True)
         }
         return {source: kept for source, kept in left.items() if kept is not None}
+
+
+def discard(kept: Mapping[str, Any]) -> None:
+    """Let go of what was kept: scratch is freed at once."""
+    for one in kept.values():
+        if isinstance(one, KeptSpool):
+            one.close()
 
 
 def _predicted(plan: Plan, kept: Mapping[str, Any]) -> Prediction:

@@ -35,7 +35,7 @@ class _Load:
         self.futures: list[Future[None]] = [feed.pool.submit(self._run) for _ in range(n_tasks)]
 
     def _run(self) -> None:
-        while (read := self._next()) is not None:
+        while not self._feed.pool.closed and (read := self._next()) is not None:
             self._feed.fill(read, self.buffer)
 
     def _next(self) -> Read | None:
