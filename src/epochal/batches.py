@@ -11,11 +11,11 @@ from typing import Any
 from epochal.errors import MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
-from epochal.execute.probe import probe
+from epochal.execute.probe import Measured, probe
 from epochal.execute.run import Run, discard, kept_bytes
 from epochal.execute.scratch import scratch_folder
 from epochal.plan.choose import choose
-from epochal.plan.machine import Machine, Rates
+from epochal.plan.machine import Machine
 from epochal.plan.order import Order, Rows
 from epochal.plan.page import compare
 from epochal.plan.plan import Plan, Prediction
@@ -92,12 +92,14 @@ class Batches:
         *,
         selection: Rows | None = None,
         finish: Callable[[tuple[Any, ...]], Any] = tuple,
-        rates: dict[str, Rates] | None = None,
+        finish_is_cheap: bool = True,
+        measured: Measured | None = None,
     ) -> None:
         self._sources = dict(sources)
         self._settings = settings
         self._finish = finish
-        self._rates = rates if rates is not None else {}
+        self._finish_is_cheap = finish_is_cheap
+        self._measured = measured or Measured()
         self._order = Order(_fitted(scheme, settings.budget_bytes), selection)
         self._start = self._batch = self._turn = 0
         self._reset()
@@ -285,6 +287,7 @@ class Batches:
             meter=Meter(plan.strategy, held_bytes),
             scratch=self._folder,
             finish=self._finish,
+            finish_is_cheap=self._finish_is_cheap,
             kept=kept,
             start_batch=start,
         )
@@ -375,7 +378,7 @@ class Batches:
         machine = self._settings.machine or self._machine
         if machine is None:
             threads = self._settings.threads
-            machine = self._machine = probe(self._sources, threads, self._folder, self._rates)
+            machine = self._machine = probe(self._sources, threads, self._folder, self._measured)
         elif self._folder is None:
             machine = replace(machine, scratch_free_bytes=0, scratch_why="no scratch is allowed")
         return choose(
@@ -429,6 +432,7 @@ class Batches:
             "sources": self._sources,
             "settings": self._settings,
             "finish": self._finish,
+            "finish_is_cheap": self._finish_is_cheap,
             "order": self._order,
             "batch": self._batch,
         }
@@ -437,7 +441,8 @@ class Batches:
         self._sources = state["sources"]
         self._settings = state["settings"]
         self._finish = state["finish"]
-        self._rates = {}
+        self._finish_is_cheap = state["finish_is_cheap"]
+        self._measured = Measured()
         self._order = state["order"]
         self._start = self._batch = state["batch"]
         self._turn = 0

@@ -17,10 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
 from epochal.errors import EpochalError, MismatchError, RowError, SchemeError, SourceNameError
-from epochal.execute.probe import default_threads
+from epochal.execute.probe import Measured, default_threads
 from epochal.execute.rows import read_rows
 from epochal.layout import Layout
-from epochal.plan.machine import Rates
 from epochal.plan.plan import Plan
 from epochal.schemes.piles import KeyOrder
 from epochal.stores import open_store
@@ -126,7 +125,7 @@ class Dataset:
         *,
         selection: Selection | None = None,
         functions: tuple[Callable[[Any], Any], ...] = (),
-        rates: dict[str, Rates] | None = None,
+        measured: Measured | None = None,
     ) -> None:
         lengths = {name: source.layout.n_rows for name, source in sources.items()}
         if len(set(lengths.values())) > 1:
@@ -135,7 +134,7 @@ class Dataset:
         self._sources = dict(sources)
         self._selection = selection
         self._functions = functions
-        self._rates: dict[str, Rates] = {} if rates is None else rates
+        self._measured = measured or Measured()
 
     def __len__(self) -> int:
         if self._selection is not None:
@@ -287,7 +286,8 @@ class Dataset:
             settings,
             selection=self._selection,
             finish=_Finish(tuple(chosen), self._functions),
-            rates=self._rates,
+            finish_is_cheap=not self._functions,
+            measured=self._measured,
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Plan:
@@ -332,7 +332,7 @@ class Dataset:
             self._sources,
             selection=selection,
             functions=self._functions,
-            rates=self._rates,
+            measured=self._measured,
         )
 
     def map(self, function: Callable[[Any], Any]) -> Dataset:
@@ -348,7 +348,7 @@ class Dataset:
             self._sources,
             selection=self._selection,
             functions=functions,
-            rates=self._rates,
+            measured=self._measured,
         )
 
     def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, Source]:

@@ -140,8 +140,9 @@ def test_the_last_reference_takes_everything_with_it(strategy):
         gc.collect()
 
 
-def test_garbage_is_collected_on_any_thread():
-    """The collector runs wherever it likes: on a pool thread too, which must not wait for itself."""
+@pytest.mark.parametrize("lost", ["both", "the iterator alone"])
+def test_garbage_is_collected_on_any_thread(lost):
+    """The collector runs wherever it likes: on a pool thread too, which must not await itself."""
     slow, dropped, collected = threading.Event(), threading.Event(), threading.Event()
 
     def function(batch):
@@ -152,18 +153,30 @@ def test_garbage_is_collected_on_any_thread():
             collected.set()
         return batch
 
-    store = ChunkedArrays({"y": (np.arange(2000, dtype="<u4").repeat(300).reshape(2000, 300), 10)})
+    rows = np.arange(2000, dtype="<u4").repeat(300).reshape(2000, 300)
+    store = ChunkedArrays({"y": (rows, 10)})
     ds = Dataset(store, store.sources).map(lambda batch: function(_FirstColumn(batch)))
-    batches = ds.batches("sequential", 500, memory="64MiB", threads=1, scratch=False)
-    iterator = iter(batches)
-    next(iterator)
-    assert slow.wait(10)
-    batches.itself = [batches, iterator]  # so that only the collector can free it
-    del batches, iterator
-    dropped.set()
-    assert collected.wait(10)
-    for thread in pool_threads():
-        thread.join(10)
+    gc.disable()  # but for the one call above
+    try:
+        batches = ds.batches("sequential", 500, memory="64MiB", threads=1, scratch=False)
+        iterator = iter(batches)
+        next(iterator)
+        assert slow.wait(10)
+        cycle = [iterator]
+        cycle.append(cycle)  # so that only the collector can free it
+        if lost == "both":
+            cycle.append(batches)
+            del batches
+        del iterator, cycle
+        dropped.set()
+        assert collected.wait(10)
+        for thread in pool_threads() if lost == "both" else ():
+            thread.join(10)
+    finally:
+        gc.enable()
+    if lost != "both":
+        assert len(list(batches)) == 4
+        batches.close()
 
 
 class _FirstColumn:

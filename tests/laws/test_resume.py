@@ -106,12 +106,12 @@ def interrupted(draw):
     if "num_batches" not in order and name != "even_sequences" and draw(st.booleans()):
         order["num_batches"] = draw(st.integers(1, N // order["batch_size"]))
         if draw(st.booleans()):
-            del order["batch_size"]
+            order["batch_size"] = None
     ds = dataset()
     if draw(st.booleans()):
         ds, _ = ds.split(0.8, seed=2)
         order.pop("num_batches", None)
-        order.setdefault("batch_size", 7)
+        order["batch_size"] = 7
         order |= extras(name)
     monotone = name in ("sequential", "even_sequential")
     strategy = draw(st.sampled_from(["resident", "rescan", "spool", *(["stream"] * monotone)]))

@@ -163,7 +163,7 @@ def test_what_is_held_is_within_the_budget(question, strategy, log_bytes, data):
     assert plan.batch_group >= 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(questions(), st.sampled_from(list(STRATEGIES)))
 def test_more_memory_never_makes_a_strategy_infeasible(question, strategy):
     order, layouts, machine = question
@@ -175,7 +175,7 @@ def test_more_memory_never_makes_a_strategy_infeasible(question, strategy):
             fitted = fitted or budget_bytes
         except BudgetError:
             assert fitted is None, f"{fitted} bytes are enough, and {budget_bytes} are not"
-        budget_bytes = budget_bytes * 6 // 5
+        budget_bytes = budget_bytes * 4 // 3
 
 
 def test_more_memory_does_not_move_a_spool_from_keys_to_places_that_do_not_fit():
@@ -192,7 +192,7 @@ def named_bytes(error):
     return sizes.parse(f"{float(number) + step:.3f}{unit}")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(questions(), st.sampled_from([*STRATEGIES, None]), st.integers(1, 5000))
 def test_the_memory_that_a_refusal_names_is_enough(question, strategy, budget_bytes):
     order, layouts, machine = question

@@ -29,6 +29,10 @@ class Feed(Protocol):
         """
         ...
 
+    def room(self, batch: int) -> NDArray[Any] | None:
+        """The array that an admitted batch's rows are on their way to; None if any will do."""
+        ...
+
     def gather(
         self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]
     ) -> None:

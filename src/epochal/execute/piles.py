@@ -4,9 +4,10 @@ while they are here.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,6 @@ class _Slab:
     start: int
     stop: int
     records: Records
-    reads: list[Future[None]] = field(default_factory=list)
     index: Future[NDArray[np.int64]] | None = None
     roll: Future[None] | None = None
 
@@ -104,7 +104,7 @@ class SpoolFeed:
         self._next: Spool | None = None
         self._slabs: deque[_Slab] = deque()
         self._loaded_to = 0
-        self._starts = np.zeros(1, np.int64)
+        self._starts = [0]  # place at which each pile begins, and the end
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
         self._dealt = False
@@ -122,7 +122,7 @@ class SpoolFeed:
             self._spool = self._deal_again(self._kept.spool)
         counts = self._spool.pile_counts()
         first = self._start if self.plan.by_position else 0
-        self._starts = first + np.concatenate([[0], np.cumsum(counts)])
+        self._starts = (first + np.concatenate([[0], np.cumsum(counts)])).tolist()
         if (
             self._kept is not None
             and self._whole
@@ -225,8 +225,8 @@ class SpoolFeed:
         start, stop = self._spool.dealer.places(batch)
         if start == stop:
             return []
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        last = int(np.searchsorted(self._starts, stop, side="left")) - 1
+        first = bisect_right(self._starts, start) - 1
+        last = bisect_left(self._starts, stop) - 1
         if not self._slabs:
             self._loaded_to = max(self._loaded_to, first)
         while self._loaded_to <= last:
@@ -243,32 +243,29 @@ class SpoolFeed:
         """Start reading the next pile."""
         pile = self._loaded_to
         self._loaded_to += 1
-        slab = _Slab(int(self._starts[pile]), int(self._starts[pile + 1]), self._buffers.take())
-        segments = self._spool.segments(pile)
-        n_tasks = max(1, min(self._pool.threads, len(segments)))
-        for task in range(n_tasks):
-            slab.reads.append(
-                self._pool.submit(self._spool.read, segments[task::n_tasks], slab.records)
-            )
-        n_read = sum(segment[3] for segment in segments)
+        slab = _Slab(self._starts[pile], self._starts[pile + 1], self._buffers.take())
         keep_pages = self._whole and self.plan.roll and not self._gave_pages
-        slab.reads.append(
-            self._pool.submit(
-                self._spool.read_pages, pile, n_read, slab.records, give_back=not keep_pages
-            )
-        )
-        slab.index = self._pool.submit(self._index, slab)
+        slab.index = self._pool.submit(self._bring, pile, slab, give_back=not keep_pages)
         if self._next is not None:
             slab.roll = self._pool.submit(self._roll, self._next, pile, slab)
         self._slabs.append(slab)
 
-    def _index(self, slab: _Slab) -> NDArray[np.int64]:
-        wait(slab.reads)
+    def _bring(self, pile: int, slab: _Slab, *, give_back: bool) -> NDArray[np.int64]:
+        """Read a pile, and put it in order: one task, for a pile is small and others come too."""
+        segments = self._spool.segments(pile)
+        self._spool.read(segments, slab.records)
+        n_read = sum(segment[3] for segment in segments)
+        self._spool.read_pages(pile, n_read, slab.records, give_back=give_back)
         return self._spool.dealer.index(slab.rows().heads, slab.start)
 
     def _roll(self, following: Spool, pile: int, slab: _Slab) -> None:
-        wait(slab.reads)
+        assert slab.index is not None
+        slab.index.result()
         self._deal_records(following, pile, slab.records, slab.stop - slab.start)
+
+    def room(self, batch: int) -> NDArray[Any] | None:
+        """None: rows are gathered into any array."""
+        return None
 
     def gather(self, ticket: list[tuple[_Slab, int, int]], rows: Any, out: NDArray[Any]) -> None:
         """Gather a batch's rows from its piles."""
@@ -303,12 +300,13 @@ class SpoolFeed:
         if not self._slabs:  # a resumed epoch, or another rank's rows: piles may be passed over
             return
         while len(self._slabs) < SLABS and self._loaded_to < self._spool.n_piles:
-            if int(self._starts[self._loaded_to]) >= self._end:
+            if self._starts[self._loaded_to] >= self._end:
                 break
             self._load()
 
     def _drop(self, slab: _Slab) -> None:
-        wait(slab.reads)
+        assert slab.index is not None
+        slab.index.result()
         if slab.roll is not None:
             try:
                 slab.roll.result()

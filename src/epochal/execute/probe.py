@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.store import Source
 
-__all__ = ["default_threads", "probe", "probe_source"]
+__all__ = ["Measured", "default_threads", "probe", "probe_source"]
 
 PROBE_BYTES = 4 << 20
 PROBE_SECONDS = 0.02
@@ -36,21 +36,45 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def probe(
-    sources: Mapping[str, Source],
-    threads: int,
-    folder: Path | None,
-    rates: dict[str, Rates] | None = None,
-) -> Machine:
-    """Measure each source (once: `rates` keeps what was measured) and the scratch folder, None for
-    no scratch.
+@dataclass
+class Measured:
+    """What was measured so far, each thing once: sources by name, scratch folders by path.
+
+    Scratch rates are bytes/s: written, read, written to the device, read from it.
     """
-    known = {} if rates is None else rates
+
+    sources: dict[str, Rates] = field(default_factory=dict)
+    scratch: dict[Path, tuple[float, float, float, float]] = field(default_factory=dict)
+
+
+def probe(
+    sources: Mapping[str, Source], threads: int, folder: Path | None, measured: Measured
+) -> Machine:
+    """Measure what was not measured yet: sources, and the scratch folder (None for no scratch)."""
     for name, source in sources.items():
-        if name not in known:
-            known[name] = probe_source(source, threads)
-    machine = Machine(threads=threads, rates={name: known[name] for name in sources})
-    return _with_scratch(machine, folder)
+        if name not in measured.sources:
+            measured.sources[name] = probe_source(source, threads)
+    machine = Machine(threads=threads, rates={name: measured.sources[name] for name in sources})
+    if folder is None:
+        return replace(machine, scratch_why="no scratch is allowed")
+    try:
+        if folder not in measured.scratch:
+            measured.scratch[folder] = _probe_scratch(folder)
+        stat = os.statvfs(folder)
+    except ScratchError as error:
+        return replace(machine, scratch_why=str(error))
+    except OSError as error:
+        return replace(machine, scratch_why=f"scratch in {str(folder)!r}: {error.strerror}")
+    written, read, device_written, device_read = measured.scratch[folder]
+    return replace(
+        machine,
+        scratch_free_bytes=stat.f_bavail * stat.f_frsize,
+        scratch_write_bytes_per_s=written,
+        scratch_read_bytes_per_s=read,
+        device_write_bytes_per_s=device_written,
+        device_read_bytes_per_s=device_read,
+        cache_bytes=sizes.free_memory(),
+    )
 
 
 def probe_source(source: Source, threads: int) -> Rates:
@@ -136,33 +160,17 @@ def _probe_take(row_bytes: int) -> float:
     return float(best) * row_bytes / table.shape[1]
 
 
-def _with_scratch(machine: Machine, folder: Path | None) -> Machine:
+def _probe_scratch(folder: Path) -> tuple[float, float, float, float]:
     """Write and read some megabytes: once as the page cache takes them, once to the device."""
-    if folder is None:
-        return replace(machine, scratch_why="no scratch is allowed")
-    try:
-        file = ScratchFile(folder)
-        stat = os.statvfs(folder)
-        times = [time.perf_counter()]
-        for step in (_write, _read, ScratchFile.flush, _read):
-            step(file)
-            times.append(time.perf_counter())
-        file.close()
-    except ScratchError as error:
-        return replace(machine, scratch_why=str(error))
-    except OSError as error:
-        return replace(machine, scratch_why=f"scratch in {str(folder)!r}: {error.strerror}")
+    file = ScratchFile(folder)
+    times = [time.perf_counter()]
+    for step in (_write, _read, ScratchFile.flush, _read):
+        step(file)
+        times.append(time.perf_counter())
+    file.close()
     wrote, read, flushed, read_again = np.diff(times).tolist()
     n_bytes = SCRATCH_BLOCKS << 20
-    return replace(
-        machine,
-        scratch_free_bytes=stat.f_bavail * stat.f_frsize,
-        scratch_write_bytes_per_s=n_bytes / wrote,
-        scratch_read_bytes_per_s=n_bytes / read,
-        device_write_bytes_per_s=n_bytes / (wrote + flushed),
-        device_read_bytes_per_s=n_bytes / read_again,
-        cache_bytes=sizes.free_memory(),
-    )
+    return n_bytes / wrote, n_bytes / read, n_bytes / (wrote + flushed), n_bytes / read_again
 
 
 def _write(file: ScratchFile) -> None:

@@ -98,6 +98,10 @@ class ResidentFeed:
         """Always: the rows are there, or on their way."""
         return True
 
+    def room(self, batch: int) -> NDArray[Any] | None:
+        """None: rows are gathered into any array."""
+        return None
+
     def gather(
         self, ticket: bool, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]
     ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from epochal.execute.meter import Meter
 from epochal.execute.piles import KeptSpool, SpoolFeed
 from epochal.execute.pool import Pool
 from epochal.execute.resident import ResidentFeed
+from epochal.execute.stream import StreamFeed
 from epochal.execute.window import WindowFeed
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan, Prediction
@@ -50,8 +50,8 @@ class Run:
         What to do; the order of this epoch, and of the next one, which a spool may deal for.
     sources
         By name, in the batch's order.
-    finish
-        Applied to each batch's arrays, on the pool.
+    finish, finish_is_cheap
+        Applied to each batch's arrays, on the pool unless it is cheap.
     kept
         What the last epoch's `leave` returned.
     """
@@ -67,6 +67,7 @@ class Run:
         meter: Meter,
         scratch: Path | None,
         finish: Callable[[Arrays], Any],
+        finish_is_cheap: bool,
         kept: Mapping[str, Any],
         start_batch: int = 0,
     ) -> None:
@@ -78,7 +79,7 @@ class Run:
         self._finish = finish
         self._sources = meter.wrap(sources)
         self._batch = self._submitted = start_batch
-        self._waiting: deque[Future[list[Any]]] = deque()
+        self._waiting: deque[Callable[[], list[Any]]] = deque()
         self._ready: deque[Any] = deque()
         self._began: float | None = None
         start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
@@ -89,14 +90,17 @@ class Run:
         ]
         self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
         self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
+        self._waits_only = finish_is_cheap and all(f.kind == "stream" for f in plan.feeds)
         self._primed = False
 
     def prime(self) -> None:
         """Start preparing the first batches."""
         if not self._primed:
             self._primed = True
-            for feed in self._feeds:
-                feed.begin()
+            # Small sources first: their few reads would wait behind those of a large one.
+            sizes = [source.layout.decoded_bytes for source in self._sources.values()]
+            for place in np.argsort(sizes, kind="stable"):
+                self._feeds[place].begin()
 
     def __iter__(self) -> Run:
         return self
@@ -130,7 +134,7 @@ class Run:
         self._submit()
         if not self._waiting:
             raise StopIteration
-        self._ready.extend(self._waiting.popleft().result())
+        self._ready.extend(self._waiting.popleft()())
 
     def _submit(self) -> None:
         """Submit batches up to the number ahead, as far as their rows can be held; the next one in
@@ -148,7 +152,15 @@ class Run:
                 self._submitted += 1
             if not group:
                 return
-            self._waiting.append(self._pool.submit(self._make, group))
+            self._waiting.append(self._submit_group(group))
+
+    def _submit_group(self, group: list[_Made]) -> Callable[[], list[Any]]:
+        """What will bring the batches of a group: a task, or, where nothing is left to do but to
+        wait for reads, the caller's own thread.
+        """
+        if self._waits_only:
+            return lambda: self._make(group)
+        return self._pool.submit(self._make, group).result
 
     def _admit(self, batch: int, must: bool) -> list[Ticket] | None:
         tickets: list[Ticket] = []
@@ -173,10 +185,14 @@ class Run:
         some.
         """
         start, stop = self._order.bounds(self._submitted)
-        layouts = (source.layout for source in self._sources.values())
-        return tuple(
-            np.empty((stop - start, *layout.row_shape), layout.dtype) for layout in layouts
-        )
+        arrays = []
+        for feed, source in zip(self._feeds, self._sources.values(), strict=True):
+            room = feed.room(self._submitted)
+            if room is None:
+                layout = source.layout
+                room = np.empty((stop - start, *layout.row_shape), layout.dtype)
+            arrays.append(room)
+        return tuple(arrays)
 
     def _make(self, group: list[_Made]) -> list[Any]:
         """The batches of a group, up to one that fails: its error comes in its place."""
@@ -254,6 +270,8 @@ def _feed(
 ) -> Feed:
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
+    if plan.kind == "stream":
+        return StreamFeed(plan, source, order, start, pool, meter)
     if plan.kind == "spool":
         assert scratch is not None
         return SpoolFeed(plan, source, order, next_order, start, pool, meter, scratch, kept)

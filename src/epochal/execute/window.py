@@ -15,7 +15,7 @@ from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
-from epochal.plan.windows import Read, Window, cut_stream, cut_windows, window_of
+from epochal.plan.windows import Read, Window, cut_windows, window_of
 from epochal.stores.store import Source
 
 __all__ = ["WindowFeed"]
@@ -31,7 +31,7 @@ class _Load:
         self._feed = feed
         self._reads: Iterator[Read] = iter(())
         self._lock = threading.Lock()
-        n_tasks = 1 if feed.plan.stream else feed.plan.readers or feed.pool.threads
+        n_tasks = feed.plan.readers or feed.pool.threads
         self.futures: list[Future[None]] = [feed.pool.submit(self._run) for _ in range(n_tasks)]
 
     def _run(self) -> None:
@@ -71,12 +71,9 @@ class WindowFeed:
         self._loads: deque[_Load] = deque()
         self._free: list[NDArray[Any]] = []
         self._loaded_to = start
-        if plan.stream:
-            self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
-        else:
-            self._bounds = cut_windows(
-                order, start, plan.window_rows, whole_batches=not plan.windows_ahead
-            )
+        self._bounds = cut_windows(
+            order, start, plan.window_rows, whole_batches=not plan.windows_ahead
+        )
 
     def begin(self) -> None:
         """Start reading the first windows."""
@@ -94,6 +91,10 @@ class WindowFeed:
             for load in self._loads
             if load.start < stop and load.stop > start
         ]
+
+    def room(self, batch: int) -> NDArray[Any] | None:
+        """None: rows are gathered into any array."""
+        return None
 
     def gather(self, ticket: list[tuple[_Load, int, int]], rows: Any, out: NDArray[Any]) -> None:
         """Copy a batch's rows from its windows."""

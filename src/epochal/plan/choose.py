@@ -26,7 +26,7 @@ STRATEGIES = {
     "spool": plan_spool,
 }
 
-SMALL_TASK_BYTES = 512 << 10  # batches smaller than this are made several at a time
+SMALL_TASK_BYTES = 3 << 20
 
 
 @dataclass(frozen=True)

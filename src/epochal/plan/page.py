@@ -66,7 +66,7 @@ def _facts(p: Prediction) -> list[tuple[str, str]]:
 def _feed(feed: FeedPlan) -> str:
     if feed.kind == "resident":
         return "memory"
-    if feed.kind == "window":
+    if feed.kind in ("stream", "window"):
         unit = "rows alone" if feed.alone else "whole chunks"
         return f"windows of {feed.window_rows:,} rows, {unit}"
     return f"{feed.n_piles:,} piles, {feed.piles_kept:,} of them in memory, the rest on scratch"

@@ -31,9 +31,10 @@ class Prediction:
 class FeedPlan:
     """How the rows of one source come.
 
-    ``kind`` is ``"window"`` (windows of ``window_rows`` positions, ``windows_ahead`` of them
-    prepared ahead), ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the decoded bytes of one
-    read. ``alone``: rows are read by themselves. ``stream``: windows end where chunks do. The spool
+    ``kind`` is ``"stream"`` or ``"window"`` (windows of ``window_rows`` positions,
+    ``windows_ahead`` of them prepared ahead), ``"resident"``, or ``"spool"``. ``run_bytes``
+    bounds the decoded bytes of one read. ``alone``: rows are read by themselves. ``stream``:
+    windows end where chunks do. The spool
     deals blocks of ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each
     where ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, and
     keeps up to ``n_pages`` pages of ``page_rows`` records in memory.

@@ -24,32 +24,27 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
     layout = task.layouts[name]
     if not task.order.monotone:
         raise Infeasible("the order does not follow the file")
-    windows_ahead = task.threads + 1
+    # Rows come in no order but the file's, so a window's rows lie in its batches' own arrays.
+    alone = layout.rows_alone and (task.order.selection is not None or task.order.scheme.world > 1)
+    row_bytes = max(layout.row_bytes, 1) + (INDEX_ROW_BYTES if alone else 0)
     run_bytes = _run_bytes(task, layout, share)
     temporary = task.threads * (run_bytes + layout.read_overhead_bytes)
-    row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
     least = layout.chunk_rows * row_bytes
-    room = (share - temporary) // (windows_ahead + 2)
+    fixed = 2 * task.batch_rows * row_bytes  # batches that begin in one window and end in another
+    windows_ahead = task.threads + 1
+    room = (share - temporary - fixed) // (windows_ahead + 2)
     if room < least:
         windows_ahead = 1
         run_bytes = layout.chunk_bytes
         temporary = task.threads * (run_bytes + layout.read_overhead_bytes)
-        room = (share - temporary) // 3
+        room = (share - temporary - fixed) // 3
     if room < least:
-        needed = task.common_bytes + temporary + 3 * least
+        needed = task.common_bytes + temporary + fixed + 3 * least
         raise Infeasible("the windows of whole chunks do not fit", needed)
     window_rows = max(min(room, STREAM_WINDOW_BYTES) // row_bytes, layout.chunk_rows)
-    window_bytes = window_rows * row_bytes
-    held = temporary + (windows_ahead + 2) * window_bytes
+    held = temporary + fixed + (windows_ahead + 2) * window_rows * row_bytes
     feed = FeedPlan(
-        name,
-        "window",
-        held,
-        run_bytes,
-        window_rows,
-        windows_ahead,
-        stream=True,
-        alone=layout.rows_alone,
+        name, "stream", held, run_bytes, window_rows, windows_ahead, stream=True, alone=alone
     )
     cost = _cost(task, name, feed, first_rows=window_rows)
     return Part(feed, cost, cost, cost, _items(temporary, held))

@@ -99,9 +99,8 @@ def cut_stream(
     while start < stop:
         end = min(start + window_rows, stop)
         while end < stop:
-            rows = order.row_array(start, min(end + 1, stop))
-            chunk_of_next = rows[-1] // layout.chunk_rows
-            cut = int(np.searchsorted(rows, chunk_of_next * layout.chunk_rows))
+            rows = order.rows(start, min(end + 1, stop))
+            cut = _last_chunk(rows, layout)
             if cut > 0:
                 end = start + cut
                 break
@@ -122,6 +121,15 @@ def window_of(
         index[by_row] = np.arange(len(by_row), dtype=np.int64)
     reads = tuple(reads_of(ordered, layout, run_bytes=run_bytes, alone=alone))
     return Window(start, stop, reads, index)
+
+
+def _last_chunk(rows: slice | Rows, layout: Layout) -> int:
+    """Where, among ascending rows, those of the last one's chunk begin."""
+    if isinstance(rows, slice):
+        first_row = (rows.stop - 1) // layout.chunk_rows * layout.chunk_rows
+        return int(max(0, first_row - rows.start))
+    first_row = int(rows[-1]) // layout.chunk_rows * layout.chunk_rows
+    return int(np.searchsorted(rows, first_row))
 
 
 def in_file_order(rows: slice | Rows, *, ascending: bool = False) -> tuple[Rows, Rows | None]:

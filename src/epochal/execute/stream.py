@@ -1,0 +1,231 @@
+"""Streams: chunks in file order, decoded straight into the batches that their rows belong to."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.execute.meter import Meter
+from epochal.execute.pool import Pool, wait
+from epochal.layout import Layout
+from epochal.plan.order import Order
+from epochal.plan.plan import FeedPlan
+from epochal.plan.windows import Read, cut_stream, in_file_order, reads_of
+from epochal.stores.store import Source
+
+__all__ = ["StreamFeed"]
+
+
+class _Room(NamedTuple):
+    """The array of one batch, which holds the positions ``[start, stop)``."""
+
+    start: int
+    stop: int
+    array: NDArray[Any]
+
+
+class _Load(NamedTuple):
+    """A run of whole chunks being read: the positions ``[start, stop)``."""
+
+    start: int
+    stop: int
+    future: Future[None]
+
+
+class StreamFeed:
+    """Feeds batches of an order that follows the file; see `FeedPlan`.
+
+    Each task reads some chunks. A run of chunks whose rows all belong to one batch is decoded into
+    that batch's array; one that a batch's end cuts is decoded aside and copied.
+    """
+
+    def __init__(
+        self,
+        plan: FeedPlan,
+        source: Source,
+        order: Order,
+        start: int,
+        pool: Pool,
+        meter: Meter,
+    ) -> None:
+        self.plan = plan
+        self._source = source
+        self._order = order
+        self._pool = pool
+        self._meter = meter
+        self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
+        self._loads: deque[_Load] = deque()
+        self._loaded_to = start
+        self._rooms: dict[int, _Room] = {}
+        self._next_room = 0 if start == 0 else self._batch_at(start)
+
+    def _batch_at(self, position: int) -> int:
+        batches = range(self._order.n_batches)
+        return bisect_right(batches, position, key=lambda batch: self._order.bounds(batch)[1])
+
+    def begin(self) -> None:
+        """Start reading."""
+        self._read_ahead()
+
+    def admit(self, batch: int, must: bool) -> list[Future[None]] | None:
+        """The reads that a batch waits for."""
+        start, stop = self._order.bounds(batch)
+        while self._loaded_to < stop:
+            if not must and len(self._loads) > self.plan.windows_ahead:
+                return None
+            self._load()
+        return [load.future for load in self._loads if load.start < stop and load.stop > start]
+
+    def room(self, batch: int) -> NDArray[Any]:
+        """The array that the reads of an admitted batch fill."""
+        return self._rooms[batch].array
+
+    def gather(self, ticket: list[Future[None]], rows: Any, out: NDArray[Any]) -> None:
+        """Wait for the reads; there is nothing to copy."""
+        wait(ticket)
+
+    def retire(self, batch: int) -> None:
+        """Let go of what is served, and read on."""
+        stop = self._order.bounds(batch)[1]
+        while self._loads and self._loads[0].stop <= stop:
+            self._loads.popleft()
+        for served in [b for b in self._rooms if b <= batch]:
+            self._meter.hold(-self._rooms.pop(served).array.nbytes)
+        self._read_ahead()
+
+    def leave(self) -> None:
+        """Nothing is kept."""
+
+    def salvage(self) -> None:
+        """Nothing is kept."""
+        self._loads.clear()
+        self._rooms.clear()
+
+    def _read_ahead(self) -> None:
+        while (
+            len(self._loads) <= self.plan.windows_ahead
+            and self._loaded_to < self._order.n_positions
+        ):
+            self._load()
+
+    def _load(self) -> None:
+        start, stop = next(self._bounds)
+        while (
+            self._next_room < self._order.n_batches
+            and self._order.bounds(self._next_room)[0] < stop
+        ):
+            self._make_room(self._next_room)
+            self._next_room += 1
+        rooms = [room for room in self._rooms.values() if room.start < stop and room.stop > start]
+        self._loads.append(_Load(start, stop, self._pool.submit(self._read, start, stop, rooms)))
+        self._loaded_to = stop
+
+    def _make_room(self, batch: int) -> None:
+        start, stop = self._order.bounds(batch)
+        layout = self._source.layout
+        array = np.empty((stop - start, *layout.row_shape), layout.dtype)
+        self._rooms[batch] = _Room(start, stop, array)
+        self._meter.hold(array.nbytes)
+
+    def _read(self, start: int, stop: int, rooms: list[_Room]) -> None:
+        rows = self._order.rows(start, stop)
+        whole = None if self.plan.alone else _whole_chunks(rows, self._source.layout)
+        reads = [whole] if whole is not None else self._planned(rows)
+        for read in reads:
+            if self._pool.closed:
+                return
+            at = start + read.first_slot
+            if self.plan.alone:
+                self._read_alone(read, at, rooms)
+            elif read.rows is None:
+                self._read_whole(read, at, rooms)
+            else:
+                self._put(self._block(read.start, read.stop), at, read.rows, rooms)
+
+    def _planned(self, rows: slice | NDArray[np.int64]) -> Iterator[Read]:
+        """Reads of rows that do not fill their chunks."""
+        ordered, _ = in_file_order(rows, ascending=True)
+        run_bytes, alone = self.plan.run_bytes, self.plan.alone
+        return reads_of(ordered, self._source.layout, run_bytes=run_bytes, alone=alone)
+
+    def _read_alone(self, read: Read, at: int, rooms: list[_Room]) -> None:
+        assert read.rows is not None
+        for room, low, high in _cut(rooms, at, at + read.n_slots):
+            rows = read.rows[low - at : high - at]
+            self._source.read_rows(rows, room.array[low - room.start : high - room.start])
+
+    def _read_whole(self, read: Read, at: int, rooms: list[_Room]) -> None:
+        """Chunks of which every row is wanted: straight into a batch's array where many end in it,
+        else by way of a block that stays in the cache (a call for each chunk would cost more).
+        """
+        layout = self._source.layout
+        run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
+        base = layout.bounds(read.start)[0] - at  # file row of position 0
+        chunk = read.start
+        while chunk < read.stop:
+            first = layout.bounds(chunk)[0]
+            room = _room_at(rooms, first - base)
+            end = base + room.stop  # file row at which the batch ends
+            last = layout.n_chunks if end >= layout.n_rows else end // layout.chunk_rows
+            last = min(last, read.stop)
+            if last - chunk >= min(run_chunks, read.stop - chunk):
+                n_rows = layout.bounds(last - 1)[1] - first
+                low = first - base - room.start
+                self._source.read(chunk, last, room.array[low : low + n_rows])
+            else:
+                last = min(chunk + run_chunks, read.stop)
+                self._put(self._block(chunk, last), first - base, None, rooms)
+            chunk = last
+
+    def _block(self, start: int, stop: int) -> NDArray[Any]:
+        """Whole chunks, in this thread's buffer."""
+        layout = self._source.layout
+        n_rows = layout.bounds(stop - 1)[1] - layout.bounds(start)[0]
+        memory = self._pool.temporary(n_rows * layout.row_bytes)
+        block = memory.view(layout.dtype).reshape(n_rows, *layout.row_shape)
+        self._source.read(start, stop, block)
+        return block
+
+    @staticmethod
+    def _put(
+        block: NDArray[Any], at: int, rows: NDArray[np.int64] | None, rooms: list[_Room]
+    ) -> None:
+        """Copy a block, or some rows of it, to the positions from `at` on."""
+        n_rows = len(block) if rows is None else len(rows)
+        for room, low, high in _cut(rooms, at, at + n_rows):
+            out = room.array[low - room.start : high - room.start]
+            if rows is None:
+                out[...] = block[low - at : high - at]
+            else:
+                np.take(block, rows[low - at : high - at], axis=0, out=out, mode="clip")
+
+
+def _whole_chunks(rows: slice | NDArray[np.int64], layout: Layout) -> Read | None:
+    """One read of consecutive rows that fill their chunks; None for others."""
+    if not isinstance(rows, slice) or rows.start == rows.stop:
+        return None
+    start, stop = rows.start // layout.chunk_rows, -(-rows.stop // layout.chunk_rows)
+    if layout.bounds(start)[0] < rows.start or layout.bounds(stop - 1)[1] > rows.stop:
+        return None
+    return Read(start, stop, 0, rows.stop - rows.start, None)
+
+
+def _room_at(rooms: list[_Room], position: int) -> _Room:
+    return rooms[bisect_right(rooms, position, key=lambda room: room.stop)]
+
+
+def _cut(rooms: list[_Room], start: int, stop: int) -> list[tuple[_Room, int, int]]:
+    """Positions ``[start, stop)``, room by room."""
+    first = bisect_right(rooms, start, key=lambda room: room.stop)
+    parts = []
+    for room in rooms[first:]:
+        if room.start >= stop:
+            break
+        parts.append((room, max(start, room.start), min(stop, room.stop)))
+    return parts
