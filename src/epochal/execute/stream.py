@@ -168,7 +168,7 @@ class StreamFeed:
         run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
         base = layout.bounds(read.start)[0] - at  # file row of position 0
         chunk = read.start
-        while chunk < read.stop:
+        while chunk < read.stop and not self._pool.closed:
             first = layout.bounds(chunk)[0]
             room = _room_at(rooms, first - base)
             end = base + room.stop  # file row at which the batch ends

@@ -22,7 +22,7 @@ from epochal.sizes import show
 
 __all__ = ["plan_spool"]
 
-SEGMENT_BYTES = 32 << 10
+SEGMENT_BYTES = 256 << 10
 MIN_BLOCK_BYTES = 256 << 10
 MAX_BLOCK_BYTES = 64 << 20
 MAX_PILES = 1 << 16
