@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as futures_wait
 from math import prod
 from typing import Any, ParamSpec, TypeVar
@@ -26,7 +26,9 @@ T = TypeVar("T")
 class Pool:
     """Some threads, and a temporary buffer for each of them.
 
-    Closing cancels what has not started and waits for what has: tasks are short.
+    Closing cancels what has not started and waits for what has: tasks are short. It does not join
+    the threads, which end by themselves: the collector may close a pool on any thread, even within
+    the start of another, and `threading` is not re-entrant.
     """
 
     def __init__(self, threads: int) -> None:
@@ -34,10 +36,25 @@ class Pool:
         self.closed = False
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="epochal")
         self._local = threading.local()
+        self._running = 0
+        self._idle = threading.Condition()
 
     def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn` on the next free thread."""
-        return self._executor.submit(fn, *args, **kwargs)
+        return self._executor.submit(lambda: self._run(fn, *args, **kwargs))
+
+    def _run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._idle:
+            if self.closed:
+                raise CancelledError
+            self._running += 1
+        self._local.mine = True
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
     def temporary(self, n_bytes: int) -> NDArray[np.uint8]:
         """This thread's own buffer, at least so large: contents are anybody's, and last until the
@@ -50,10 +67,14 @@ class Pool:
         return buffer[:n_bytes]
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop: nothing new starts, and no thread is left; without `wait`, none is left soon."""
-        if not self.closed:
+        """Stop: nothing new starts, and nothing runs any more; without `wait`, soon."""
+        with self._idle:
             self.closed = True
-            self._executor.shutdown(wait=wait, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if wait and not getattr(self._local, "mine", False):
+            with self._idle:
+                while self._running:
+                    self._idle.wait()
 
 
 def wait(futures: list[Future[Any]]) -> None:
