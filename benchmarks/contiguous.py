@@ -151,7 +151,7 @@ CHILDREN: dict[str, Callable[[Path, int, float], dict[str, Any]]] = {
 
 def main() -> None:
     words = harness.parser(__doc__, rows=ROWS, repeat=3)
-    words.add_argument("--memory", type=sizes.parse, default=256 << 20, help="ours [256MiB]")
+    words.add_argument("--memory", type=sizes.parse, default=320 << 20, help="ours [320MiB]")
     words.add_argument("--limit", type=sizes.parse, default=CGROUP_BYTES, help="of the cgroup")
     words.add_argument("--seconds", type=float, default=10, help="time for single rows [10]")
     words.add_argument("--child", choices=tuple(CHILDREN), help=argparse.SUPPRESS)

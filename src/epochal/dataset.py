@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
-from epochal.errors import EpochalError, MismatchError, RowError, SchemeError, SourceNameError
+from epochal.errors import (
+    EpochalError,
+    MismatchError,
+    RowError,
+    SchemeError,
+    SourceNameError,
+    UnsafeError,
+)
 from epochal.execute.probe import Measured, default_threads
 from epochal.execute.rows import read_rows
 from epochal.layout import Layout
@@ -415,7 +422,8 @@ def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
                 return known[candidate]
     for other in store.others:
         if other.name.strip("/") == name.strip("/"):
-            raise SourceNameError(f"{name!r} of {store.name} cannot be a source: {other.why}")
+            kind = UnsafeError if other.unsafe else SourceNameError
+            raise kind(f"{name!r} of {store.name} cannot be a source: {other.why}")
     names = [*sources, *store.sources]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = (

@@ -16,6 +16,7 @@ STREAM_WINDOW_BYTES = 4 << 20
 GATHER_WINDOW_BYTES = 128 << 20
 RUN_BYTES = 1 << 20
 GATHER_RUN_BYTES = 128 << 10
+IN_FILE_ORDER = 0.6  # what a row costs in a window that is read in file order, to one at random
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 
 
@@ -135,9 +136,8 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     part = min(first_rows, n_rows) / max(n_rows, 1)
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
-        reading = (
-            task.decode_seconds(name, n_bytes) if feed.stream else n_rows * rates.queued_row_seconds
-        )
+        alone_seconds = n_rows * rates.queued_row_seconds * IN_FILE_ORDER
+        reading = task.decode_seconds(name, n_bytes) if feed.stream else alone_seconds
         seconds = reading + taking
         return Prediction(
             read_bytes=n_bytes,

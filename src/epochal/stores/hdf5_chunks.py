@@ -33,6 +33,10 @@ class Refused(Exception):
     """A dataset that is not read; the text says why."""
 
 
+class RefusedUnsafe(Refused):
+    """A dataset that would read other files, run code, or allocate without bound."""
+
+
 def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> ChunkIndex:
     """Offsets, sizes (0: not stored) and filter masks of all chunks in raster order of their grid.
 

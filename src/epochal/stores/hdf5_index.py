@@ -20,6 +20,7 @@ from epochal.stores.hdf5_chunks import (
     MAX_CHUNKS,
     ChunkIndex,
     Refused,
+    RefusedUnsafe,
     addresses_hold,
     chunk_index,
     edges_are_plain,
@@ -123,7 +124,8 @@ def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
         dtype = _type_text(dataset)
         return _facts(dataset, name, context)
     except Refused as refused:
-        return Other(name, str(refused), shape, dtype)
+        unsafe = isinstance(refused, RefusedUnsafe)
+        return Other(name, str(refused), shape, dtype, unsafe)
     except BROKEN as error:
         return Other(name, f"libhdf5 cannot read what describes it: {error}", shape, dtype)
 
@@ -146,12 +148,12 @@ def _facts(dataset: Any, name: str, context: _File) -> Facts:
     facts = Facts(name, dataset.shape + dtype.shape, base)
     nbytes = prod(facts.shape) * base.itemsize
     if nbytes >= 1 << 63 or max(facts.shape) >= 1 << 62:
-        raise Refused(f"its shape {facts.shape} is more than any machine can address")
+        raise RefusedUnsafe(f"its shape {facts.shape} is more than any machine can address")
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
         return _virtual(facts, context)
     if plist.get_external_count():
-        raise Refused(
+        raise RefusedUnsafe(
             "its data are in another file (external storage): not followed, nothing allows it"
         )
     if nbytes == 0:
@@ -164,7 +166,7 @@ def _stored(dataset: Any, plist: Any, facts: Facts, dtype: np.dtype, context: _F
     chunk = plist.get_chunk() + dtype.shape if chunked else ()
     filters = _filters(plist) if chunked else ()
     if chunked and prod(chunk) * facts.dtype.itemsize > MAX_CHUNK_BYTES:
-        raise Refused(f"its chunks {chunk} are larger than {MAX_CHUNK_BYTES} bytes")
+        raise RefusedUnsafe(f"its chunks {chunk} are larger than {MAX_CHUNK_BYTES} bytes")
     paddings = paddings_of(dataset, dtype)
     why = _why_library(paddings, filters, context)
     if why or paddings is None:
@@ -190,7 +192,7 @@ def _filters(plist: Any) -> tuple[Filter, ...]:
 
 def _virtual(facts: Facts, context: _File) -> Facts:
     if not context.rules.virtual:
-        raise Refused(
+        raise RefusedUnsafe(
             'a virtual dataset: it reads other files; allow=("virtual",) reads it through libhdf5'
         )
     return Library(facts.name, facts.shape, facts.dtype, (), "a virtual dataset", "virtual")
@@ -200,7 +202,7 @@ def _library(
     facts: Facts, chunk: Shape, filters: tuple[Filter, ...], why: str, context: _File
 ) -> Facts:
     if not context.rules.library:
-        raise Refused(
+        raise RefusedUnsafe(
             f'{why}, which an untrusted file may not ask for; allow=("library",) reads it'
         )
     for each in filters:
@@ -227,7 +229,7 @@ def _chunked(
 ) -> Facts:
     n_chunks = prod(-(-n // c) for n, c in zip(facts.shape, chunk, strict=True))
     if n_chunks > MAX_CHUNKS:
-        raise Refused(f"{n_chunks} chunks: more than {MAX_CHUNKS} are not indexed")
+        raise RefusedUnsafe(f"{n_chunks} chunks: more than {MAX_CHUNKS} are not indexed")
     index_bytes = n_chunks * INDEX_BYTES_A_CHUNK
     if index_bytes > max(INDEX_FREE_BYTES, INDEX_TIMES_FILE * context.stamp.size_bytes):
         return _library(facts, chunk, filters, f"{n_chunks} chunks in a small file", context)

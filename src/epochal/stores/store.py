@@ -50,6 +50,7 @@ class Other:
     why: str
     shape: tuple[int, ...] | None = None
     dtype: str = ""
+    unsafe: bool = False  # refused for what it asks for, not for what it is
 
 
 class Store(Protocol):
