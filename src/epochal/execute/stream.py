@@ -174,7 +174,7 @@ class StreamFeed:
             end = base + room.stop  # file row at which the batch ends
             last = layout.n_chunks if end >= layout.n_rows else end // layout.chunk_rows
             last = min(last, read.stop)
-            if last - chunk >= min(run_chunks, read.stop - chunk):
+            if last - chunk >= min(2, run_chunks, read.stop - chunk):
                 n_rows = layout.bounds(last - 1)[1] - first
                 low = first - base - room.start
                 self._source.read(chunk, last, room.array[low : low + n_rows])
