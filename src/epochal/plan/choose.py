@@ -132,7 +132,7 @@ def _task(
     )
     group = max(1, min(256, SMALL_TASK_BYTES // batch_bytes))
     ahead = group * (machine.threads + 1)
-    share = max(budget_bytes // 10, 1)
+    share = max(budget_bytes // 6, 1)
     if (ahead + group + 1) * batch_bytes > share:  # one batch is the user's
         group = max(1, min(group, share // (4 * batch_bytes)))
         ahead = max(1, min(ahead, share // batch_bytes - 1 - group))
