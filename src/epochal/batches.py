@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,9 @@ class Batches:
                         batch = next(run)
                     except StopIteration:
                         break
+                    except CancelledError:
+                        self._check_turn(turn)
+                        raise
                     except ScratchError:
                         if self._no_scratch:
                             raise

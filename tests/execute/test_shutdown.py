@@ -353,6 +353,54 @@ def test_an_interrupt_stops_at_once():
         assert child.stdout == "stopped [] True\n", (strategy, child.stderr)
 
 
+@pytest.mark.parametrize("strategy", BUDGETS)
+def test_closing_from_another_thread_ends_the_iteration(strategy):
+    """In a process of its own, for what goes wrong here is a hang."""
+    script = """
+        import sys, threading
+        import numpy as np
+        from epochal.batches import Settings
+        from epochal.dataset import Dataset
+        from epochal.errors import EpochalError
+        from epochal.plan.machine import Machine
+        from epochal.testing.stores import ChunkedArrays, SlowSource, SourceStore
+
+        strategy, scheme = sys.argv[1:]
+        reading = threading.Semaphore(0)
+
+        class Noted(SlowSource):
+            def read(self, start, stop, out):
+                reading.release()
+                super().read(start, stop, out)
+
+        plain = ChunkedArrays({"y": (np.arange(6000, dtype="<u2"), 10)}).sources["y"]
+        store = SourceStore({"y": Noted(plain, 0.05)})
+        ds = Dataset(store, store.sources)
+        machine = Machine(threads=2, scratch_free_bytes=1 << 40)
+        settings = Settings(300_000, 2, None, (strategy,), machine)
+        batches = ds._batches(
+            dict(ds._sources), settings, scheme, mix_bytes=1, batch_size=100, seed=1
+        )
+
+        def close():
+            for _ in range(2):
+                reading.acquire()
+            batches.close()
+
+        threading.Thread(target=close, daemon=True).start()  # one read may be all there is
+        try:
+            print(sum(len(batch.y) for batch in batches) == 6000)
+        except EpochalError:
+            print(True)
+    """
+    scheme = "sequential" if strategy == "stream" else "shuffled_sequential"
+    try:
+        child = run(script, strategy, scheme, timeout=20)
+    except subprocess.TimeoutExpired:
+        pytest.fail("it hangs")
+    assert (child.stdout, child.stderr) == ("True\n", "")
+
+
 def test_a_killed_process_leaves_no_scratch(tmp_path):
     script = """
         import sys, time

@@ -234,6 +234,24 @@ def test_a_short_batch_that_comes_first_does_not_size_the_plan():
     assert dict(first.held) == dict(usual.held)
 
 
+@pytest.mark.parametrize("strategy", ["resident", "rescan"])
+def test_an_epoch_of_the_short_batch_alone_does_not_size_the_plan(strategy):
+    """With so many batches, and no more: one epoch has the short batch, the next has not."""
+    layouts = {"X": made_layout(1001, 10, 100)}
+    order = made_order("batchwise_shuffled_sequential", 1001, 100, num_batches=1)
+    short = next(e for e in range(200) if order.at(e).n_positions == 1)
+    usual = next(e for e in range(200) if order.at(e).n_positions == 100)
+    budget_bytes = 1000
+    while budget_bytes < 1 << 20:
+        try:
+            only(strategy, budget_bytes, order.at(short), layouts)
+        except BudgetError:
+            budget_bytes = budget_bytes * 21 // 20
+        else:
+            break
+    assert only(strategy, budget_bytes, order.at(usual), layouts).strategy == strategy
+
+
 def test_small_sources_stay_resident_beside_a_large_one():
     small = made_layout(row_bytes=1)
     plan = planned(3_000_000, X=made_layout(), y=small)

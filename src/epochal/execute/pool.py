@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Pool:
     """Some threads, and a temporary buffer for each of them.
 
-    Closing cancels what has not started and waits for what has: tasks are short. It does not join
+    Closing fails what has not started and waits for what has: tasks are short. It does not join
     the threads, which end by themselves: the collector may close a pool on any thread, even within
     the start of another, and `threading` is not re-entrant.
     """
@@ -70,7 +70,8 @@ class Pool:
         """Stop: nothing new starts, and nothing runs any more; without `wait`, soon."""
         with self._idle:
             self.closed = True
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        # What is queued is not cancelled but started, and fails at once: so whoever waits is told.
+        self._executor.shutdown(wait=False)
         if wait and not getattr(self._local, "mine", False):
             with self._idle:
                 while self._running:

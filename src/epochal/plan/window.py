@@ -64,13 +64,13 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     temporary = readers * (run_bytes + layout.read_overhead_bytes)
     row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
     window_rows = min((share - temporary) // 3, GATHER_WINDOW_BYTES) // row_bytes
-    least = min(task.batch_rows, max(task.n_rows_left, 1))
+    least = task.batch_rows  # of any epoch: this one may have fewer rows
     if window_rows < least:
         raise Infeasible(
             "three windows of a batch do not fit",
             task.common_bytes + temporary + 3 * least * row_bytes,
         )
-    window_rows = max(min(window_rows, task.n_rows_left), 1)
+    window_rows = min(window_rows, max(task.n_rows_left, least))
     held = temporary + 3 * window_rows * row_bytes
     feed = FeedPlan(
         name, "window", held, run_bytes, window_rows, windows_ahead=1, alone=True, readers=readers
@@ -105,13 +105,13 @@ def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
     row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
     n_windows = 1 + windows_ahead
     window_rows = (share - temporary) // n_windows // row_bytes
-    least = min(task.batch_rows, max(task.n_rows_left, 1))
+    least = task.batch_rows  # of any epoch: this one may have fewer rows
     if window_rows < least:
         raise Infeasible(
             "a window of one batch and the chunks being decoded do not fit",
             task.common_bytes + temporary + n_windows * least * row_bytes,
         )
-    window_rows = max(min(window_rows, task.n_rows_left), 1)
+    window_rows = min(window_rows, max(task.n_rows_left, least))
     held = temporary + n_windows * window_rows * row_bytes
     feed = FeedPlan(name, "window", held, run_bytes, window_rows, windows_ahead)
     cost = _cost(task, name, feed, first_rows=window_rows)
