@@ -32,6 +32,7 @@ LAYERS = {
     "progress": 4,
     "writing": 4,
     "batches": 5,
+    "view": 5,
     "dataset": 6,
     "limits": 6,
     "datasets": 7,

@@ -13,19 +13,19 @@ from epochal.errors import MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
 from epochal.execute.probe import Measured, probe
-from epochal.execute.run import Run, discard, kept_bytes
+from epochal.execute.run import Run, discard
 from epochal.execute.scratch import scratch_folder
 from epochal.plan.choose import choose
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order, Rows
-from epochal.plan.page import compare
 from epochal.plan.plan import Plan, Prediction
+from epochal.plan.report import Report
 from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
 from epochal.schemes.shuffled import ShuffledSequential
 from epochal.stores.store import Source
 
-__all__ = ["Batches", "Report", "Settings"]
+__all__ = ["Batches", "Settings"]
 
 STATE_VERSION = 1
 
@@ -49,29 +49,6 @@ class Settings:
     strategies: tuple[str, ...] | None = None
     machine: Machine | None = None
     progress: bool = False
-
-
-@dataclass(frozen=True)
-class Report:
-    """A plan and what came of it; prints as one page.
-
-    ``measured`` is None before the first batch.
-    """
-
-    plan: Plan
-    predicted: Prediction
-    measured: Prediction | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, JSON-able."""
-        measured = None if self.measured is None else vars(self.measured)
-        return {**self.plan.as_dict(), "predicted": vars(self.predicted), "measured": measured}
-
-    def __str__(self) -> str:
-        page = str(self.plan)
-        if self.measured is not None:
-            page += "\n\n" + compare(self.predicted, self.measured)
-        return page
 
 
 class Batches:
@@ -253,7 +230,8 @@ class Batches:
     def _check_turn(self, turn: int) -> None:
         if turn != self._turn:
             raise MismatchError(
-                "this iteration ended when another was started, or a state was loaded"
+                "this iteration ended when another was started, a state was loaded, or its Batches "
+                "was closed: iterate again"
             )
 
     def _begin(self, start: int) -> Run:
@@ -279,9 +257,7 @@ class Batches:
         rolls = not start and any(feed.roll for feed in plan.feeds)
         self._next_order = self._order.at(self.epoch + 1) if rolls else None
         kept, self._kept = self._kept, {}
-        held_bytes = sum(n_bytes for _, n_bytes in plan.held[:2]) + sum(
-            map(kept_bytes, kept.values())
-        )
+        held_bytes = plan.common_bytes + sum(one.nbytes for one in kept.values())
         return Run(
             plan,
             self._order,

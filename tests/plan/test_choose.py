@@ -76,7 +76,7 @@ def test_too_little_scratch_is_none():
 
 
 def test_rows_that_can_be_read_alone_are_gathered_where_that_is_quick():
-    rates = {"X": Rates(decode_bytes_per_s=1e6, row_seconds=1e-7)}
+    rates = {"X": Rates(decode_bytes_per_s=1e6, queued_row_seconds=1e-7)}
     layout = made_layout(n_rows=200_000, alone=True)
     plan = planned(6 << 20, made_order(n_rows=200_000), Machine(rates=rates), X=layout)
     assert plan.strategy == "gather"

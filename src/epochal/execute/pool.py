@@ -41,12 +41,20 @@ class Pool:
 
     def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn` on the next free thread."""
-        return self._executor.submit(lambda: self._run(fn, *args, **kwargs))
+        self.check()
+        try:
+            return self._executor.submit(lambda: self._run(fn, *args, **kwargs))
+        except RuntimeError as error:  # closed since, by another thread
+            raise CancelledError from error
+
+    def check(self) -> None:
+        """Raise `CancelledError` once the pool is closed: what a task left undone is no result."""
+        if self.closed:
+            raise CancelledError
 
     def _run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._idle:
-            if self.closed:
-                raise CancelledError
+            self.check()
             self._running += 1
         self._local.mine = True
         try:

@@ -109,24 +109,23 @@ def probe_source(source: Source, threads: int) -> Rates:
             break
     if not decoded:
         return Rates()
-    alone, queued, readers = _probe_rows(source, threads)
+    queued, readers = _probe_rows(source, threads)
     return Rates(
         decode_bytes_per_s=decoded / max(seconds, 1e-9),
-        row_seconds=alone,
         queued_row_seconds=queued,
         row_readers=readers,
         take_seconds=_probe_take(layout.row_bytes),
     )
 
 
-def _probe_rows(source: Source, threads: int) -> tuple[float, float, int]:
-    """Seconds of a row read alone, of one of many read at once, and by how many threads."""
+def _probe_rows(source: Source, threads: int) -> tuple[float, int]:
+    """Seconds of one of many rows read at once, and by how many threads that is best done."""
     layout = source.layout
     if not layout.rows_alone:
-        return Rates().row_seconds, Rates().queued_row_seconds, 0
-    alone = _timed_rows(source, 1, 32)
-    readers = MANY_READERS if alone > SLOW_ROW_SECONDS and layout.parallel else threads
-    return alone, _timed_rows(source, readers, 16), readers
+        return Rates().queued_row_seconds, 0
+    slow = layout.parallel and _timed_rows(source, 1, 32) > SLOW_ROW_SECONDS
+    readers = MANY_READERS if slow else threads
+    return _timed_rows(source, readers, 16), readers
 
 
 def _timed_rows(source: Source, readers: int, rows_each: int) -> float:

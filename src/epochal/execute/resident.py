@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
 from epochal.plan.order import Order
@@ -68,7 +69,8 @@ class ResidentFeed:
         return runs
 
     def _load(self) -> None:
-        while not self._pool.closed:
+        while True:
+            self._pool.check()
             with self._lock:
                 if not self._runs:
                     return
@@ -87,9 +89,7 @@ class ResidentFeed:
             self._source.read(start, stop, self._array[first_row:last_row])
             return
         low, high = self._order.view_range(first_row, last_row)
-        memory = self._pool.temporary((last_row - first_row) * layout.row_bytes)
-        block = memory.view(layout.dtype).reshape(last_row - first_row, *layout.row_shape)
-        self._source.read(start, stop, block)
+        block = read_aside(self._source, start, stop, self._pool)
         np.take(
             block, selection[low:high] - first_row, axis=0, out=self._array[low:high], mode="clip"
         )

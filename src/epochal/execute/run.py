@@ -22,7 +22,7 @@ from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan, Prediction
 from epochal.stores.store import Source
 
-__all__ = ["Run", "discard", "kept_bytes"]
+__all__ = ["Run", "discard"]
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -250,11 +250,6 @@ def _predicted(plan: Plan, kept: Mapping[str, Any]) -> Prediction:
     if any(isinstance(one, KeptSpool) and not one.rolled for one in kept.values()):
         return plan.second
     return plan.later if kept else plan.predicted
-
-
-def kept_bytes(kept: Any) -> int:
-    """Bytes of what an epoch left to the next."""
-    return int(kept.nbytes)
 
 
 def _feed(

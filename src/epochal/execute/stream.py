@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
 from epochal.layout import Layout
@@ -138,15 +139,15 @@ class StreamFeed:
         whole = None if self.plan.alone else _whole_chunks(rows, self._source.layout)
         reads = [whole] if whole is not None else self._planned(rows)
         for read in reads:
-            if self._pool.closed:
-                return
+            self._pool.check()
             at = start + read.first_slot
             if self.plan.alone:
                 self._read_alone(read, at, rooms)
             elif read.rows is None:
                 self._read_whole(read, at, rooms)
             else:
-                self._put(self._block(read.start, read.stop), at, read.rows, rooms)
+                block = read_aside(self._source, read.start, read.stop, self._pool)
+                self._put(block, at, read.rows, rooms)
 
     def _planned(self, rows: slice | NDArray[np.int64]) -> Iterator[Read]:
         """Reads of rows that do not fill their chunks."""
@@ -168,7 +169,8 @@ class StreamFeed:
         run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
         base = layout.bounds(read.start)[0] - at  # file row of position 0
         chunk = read.start
-        while chunk < read.stop and not self._pool.closed:
+        while chunk < read.stop:
+            self._pool.check()
             first = layout.bounds(chunk)[0]
             room = _room_at(rooms, first - base)
             end = base + room.stop  # file row at which the batch ends
@@ -180,17 +182,9 @@ class StreamFeed:
                 self._source.read(chunk, last, room.array[low : low + n_rows])
             else:
                 last = min(chunk + run_chunks, read.stop)
-                self._put(self._block(chunk, last), first - base, None, rooms)
+                block = read_aside(self._source, chunk, last, self._pool)
+                self._put(block, first - base, None, rooms)
             chunk = last
-
-    def _block(self, start: int, stop: int) -> NDArray[Any]:
-        """Whole chunks, in this thread's buffer."""
-        layout = self._source.layout
-        n_rows = layout.bounds(stop - 1)[1] - layout.bounds(start)[0]
-        memory = self._pool.temporary(n_rows * layout.row_bytes)
-        block = memory.view(layout.dtype).reshape(n_rows, *layout.row_shape)
-        self._source.read(start, stop, block)
-        return block
 
     @staticmethod
     def _put(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
 from epochal.plan.order import Order
@@ -35,7 +36,8 @@ class _Load:
         self.futures: list[Future[None]] = [feed.pool.submit(self._run) for _ in range(n_tasks)]
 
     def _run(self) -> None:
-        while not self._feed.pool.closed and (read := self._next()) is not None:
+        while (read := self._next()) is not None:
+            self._feed.pool.check()
             self._feed.fill(read, self.buffer)
 
     def _next(self) -> Read | None:
@@ -160,9 +162,5 @@ class WindowFeed:
         elif read.rows is None:
             self._source.read(read.start, read.stop, slots)
         else:
-            layout = self._source.layout
-            n_rows = layout.bounds(read.stop - 1)[1] - layout.bounds(read.start)[0]
-            memory = self.pool.temporary(n_rows * layout.row_bytes)
-            block = memory.view(layout.dtype).reshape(n_rows, *layout.row_shape)
-            self._source.read(read.start, read.stop, block)
+            block = read_aside(self._source, read.start, read.stop, self.pool)
             np.take(block, read.rows, axis=0, out=slots, mode="clip")

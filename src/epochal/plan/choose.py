@@ -26,7 +26,7 @@ STRATEGIES = {
     "spool": plan_spool,
 }
 
-SMALL_TASK_BYTES = 3 << 20
+SMALL_TASK_BYTES = 3 << 20  # smaller batches are made several a task: a task costs some itself
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def choose(
         batches_ahead=task.batches_ahead,
         batch_group=task.batch_group,
         budget_bytes=budget_bytes,
+        common_bytes=task.common_bytes,
         held=_held(best, task),
         predicted=_cost(best, task, "first"),
         second=_cost(best, task, "second"),
         later=_cost(best, task, "later"),
         candidates=tuple(candidates),
         machine=machine,
-        notes=tuple(note for part in best.parts for note in part.notes),
     )
 
 
@@ -159,7 +159,6 @@ def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
     """
     if task.left_bytes <= 0:
         raise Infeasible("the order and the batches alone do not fit", task.common_bytes)
-    plan_source = STRATEGIES[strategy]
     if strategy in ("stream", "resident"):
         return _share(strategy, task, list(task.layouts), {})
     small: dict[str, Part] = {}
@@ -171,7 +170,6 @@ def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
             break
         small[name] = part
         share -= part.feed.held_bytes
-    assert plan_source is not plan_resident
     return _share(strategy, task, [name for name in task.layouts if name not in small], small)
 
 

@@ -13,13 +13,12 @@ class Rates:
     """How quickly one source is read.
 
     ``decode_bytes_per_s`` counts decoded bytes of whole chunks on one thread, reading included;
-    ``row_seconds`` is one row read alone by one thread, and ``queued_row_seconds`` one of many that
-    `row_readers` threads read at once (a device that answers late is asked for many rows
-    together); ``take_seconds`` is one row copied from memory to a batch, in random order.
+    ``queued_row_seconds`` is one of many single rows that ``row_readers`` threads read at once (a
+    device that answers late is asked for many together); ``take_seconds`` is one row copied from
+    memory to a batch, in random order.
     """
 
     decode_bytes_per_s: float = 300e6
-    row_seconds: float = 10e-6
     queued_row_seconds: float = 5e-6
     row_readers: int = 0
     take_seconds: float = 0.3e-6

@@ -33,7 +33,6 @@ def page(plan: Plan) -> str:
     lines += _table(("predicted", "this epoch", "the next", "each later one"), _epochs(plan))
     lines += ["", "weighed"]
     lines += _table((), [(f"  {c.strategy}", _cost(c)) for c in plan.candidates])
-    lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
 
 

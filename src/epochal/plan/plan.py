@@ -31,13 +31,14 @@ class Prediction:
 class FeedPlan:
     """How the rows of one source come.
 
-    ``kind`` is ``"stream"`` or ``"window"`` (windows of ``window_rows`` positions,
-    ``windows_ahead`` of them prepared ahead), ``"resident"``, or ``"spool"``. ``run_bytes``
-    bounds the decoded bytes of one read. ``alone``: rows are read by themselves. ``stream``:
-    windows end where chunks do. The spool
-    deals blocks of ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each
-    where ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, and
-    keeps up to ``n_pages`` pages of ``page_rows`` records in memory.
+    ``kind`` is ``"stream"`` (windows that end where chunks do) or ``"window"``, of
+    ``window_rows`` positions with ``windows_ahead`` of them prepared ahead, ``"resident"``, or
+    ``"spool"``. ``run_bytes`` bounds the decoded bytes of one read. ``alone``: rows are read by
+    themselves, by ``readers`` tasks at once (0: one a thread). The spool deals blocks of
+    ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each where
+    ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, and keeps
+    the first ``piles_kept`` of them in up to ``n_pages`` pages of ``page_rows`` records.
+    ``roll``: later epochs deal the records of the one before.
     """
 
     source: str
@@ -47,14 +48,12 @@ class FeedPlan:
     window_rows: int = 0
     windows_ahead: int = 0
     alone: bool = False
-    stream: bool = False
     readers: int = 0
     block_chunks: int = 0
     n_piles: int = 0
     pile_rows: int = 0
     by_position: bool = False
     buffer_rows: int = 0
-    n_buffers: int = 0
     piles_kept: int = 0
     n_pages: int = 0
     page_rows: int = 0
@@ -85,8 +84,8 @@ class Plan:
         One entry a source, in the batch's order.
     batches_ahead
         Batches made before they are asked for.
-    budget_bytes, held
-        The ceiling, and what is held under it, item by item.
+    budget_bytes, common_bytes, held
+        The ceiling; what the order and the batches take of it; and everything, item by item.
     predicted, second, later
         This epoch, the one after it, and each epoch after that. (A spool's records are dealt for
         the next epoch while they are served, but not in the first epoch, which may be the only
@@ -100,13 +99,13 @@ class Plan:
     batches_ahead: int
     batch_group: int
     budget_bytes: int
+    common_bytes: int
     held: tuple[tuple[str, int], ...]
     predicted: Prediction
     second: Prediction
     later: Prediction
     candidates: tuple[Candidate, ...]
     machine: Machine
-    notes: tuple[str, ...] = ()
 
     @property
     def pool_threads(self) -> int:

@@ -99,7 +99,6 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
         pile_rows=geometry.pile_rows,
         by_position=by_position,
         buffer_rows=geometry.buffer_rows,
-        n_buffers=geometry.n_buffers,
         piles_kept=piles_kept,
         n_pages=n_pages,
         page_rows=page_rows,

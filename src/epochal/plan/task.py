@@ -35,7 +35,6 @@ class Part:
     second: Prediction
     later: Prediction
     held: tuple[tuple[str, int], ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from epochal.layout import Layout
 from epochal.plan.plan import FeedPlan, Prediction
@@ -44,9 +43,7 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
         raise Infeasible("the windows of whole chunks do not fit", needed)
     window_rows = max(min(room, STREAM_WINDOW_BYTES) // row_bytes, layout.chunk_rows)
     held = temporary + fixed + (windows_ahead + 2) * window_rows * row_bytes
-    feed = FeedPlan(
-        name, "stream", held, run_bytes, window_rows, windows_ahead, stream=True, alone=alone
-    )
+    feed = FeedPlan(name, "stream", held, run_bytes, window_rows, windows_ahead, alone=alone)
     cost = _cost(task, name, feed, first_rows=window_rows)
     return Part(feed, cost, cost, cost, _items(temporary, held))
 
@@ -83,19 +80,13 @@ def plan_rescan(task: Task, name: str, share: int) -> Part:
     """Decode all touched chunks for each window: one large window, or two so that one is read
     ahead.
     """
-    double = partial(_plan_rescan, task, name, share)
+    single = _plan_rescan(task, name, share, windows_ahead=0)
     try:
-        single_part = double(0)
+        double = _plan_rescan(task, name, share, windows_ahead=1)
     except Infeasible:
-        raise
-    try:
-        double_part = double(1)
-    except Infeasible:
-        return single_part
+        return single
     # Reading ahead is worth a tenth more decoding: training then hides it.
-    return (
-        double_part if double_part.first.seconds <= 1.1 * single_part.first.seconds else single_part
-    )
+    return double if double.first.seconds <= 1.1 * single.first.seconds else single
 
 
 def _plan_rescan(task: Task, name: str, share: int, windows_ahead: int) -> Part:
@@ -137,7 +128,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
         alone_seconds = n_rows * rates.queued_row_seconds * IN_FILE_ORDER
-        reading = task.decode_seconds(name, n_bytes) if feed.stream else alone_seconds
+        reading = task.decode_seconds(name, n_bytes) if feed.kind == "stream" else alone_seconds
         seconds = reading + taking
         return Prediction(
             read_bytes=n_bytes,
@@ -147,7 +138,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
         )
     read, pieces, decoded = _touched(task, layout, feed)
     seconds = task.decode_seconds(name, decoded) + 2 * taking
-    if not feed.stream and not order.monotone:
+    if feed.kind != "stream" and not order.monotone:
         seconds += n_rows * task.machine.record_seconds
     # A window read ahead overlaps nothing before the first batch.
     cost = Prediction(
@@ -157,7 +148,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
         seconds=seconds,
         first_batch_seconds=seconds * part,
     )
-    if feed.stream:
+    if feed.kind == "stream":
         return replace(cost, first_batch_seconds=cost.first_batch_seconds * task.threads)
     return cost
 
@@ -175,7 +166,7 @@ def _touched(task: Task, layout: Layout, feed: FeedPlan) -> tuple[int, int, int]
             int(int(layout.chunk_pieces.sum()) * times),
             int(layout.decoded_bytes * times),
         )
-    if feed.stream:
+    if feed.kind == "stream":
         bounds = cut_stream(task.order, layout, task.start, feed.window_rows)
     else:
         bounds = cut_windows(

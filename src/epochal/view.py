@@ -1,0 +1,96 @@
+"""Rows by number: ``ds["X"][rows]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import RowError
+from epochal.execute.probe import default_threads
+from epochal.execute.rows import read_rows
+from epochal.layout import Layout
+from epochal.stores.store import Source
+
+__all__ = ["Selection", "SourceView"]
+
+Selection = NDArray[np.int64]
+
+
+class SourceView:
+    """One source of a dataset: ``view[rows]`` reads rows.
+
+    Rows are an int, a slice, a boolean mask, or integers in any order with repeats; negative ones
+    count from the end. What follows a comma indexes the rows that were read: ``ds["X"][10:20, 0]``.
+    """
+
+    def __init__(self, name: str, source: Source, selection: Selection | None) -> None:
+        self.name = name
+        self._source = source
+        self._selection = selection
+
+    @property
+    def layout(self) -> Layout:
+        """Where the rows lie in the file."""
+        return self._source.layout
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n_rows, *row_shape)``, of the view's rows."""
+        return (len(self), *self.layout.row_shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As reads return it, byte order included."""
+        return self.layout.dtype
+
+    def __len__(self) -> int:
+        return self.layout.n_rows if self._selection is None else len(self._selection)
+
+    def __repr__(self) -> str:
+        return f"<{self.name!r}: {self.shape} {self.dtype}>"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Decodes each touched chunk once; holds the result and a run of chunks."""
+        whole = key if isinstance(key, tuple) and key else (key,)
+        first, rest = whole[0], whole[1:]
+        if first is Ellipsis or (isinstance(first, tuple) and not first):
+            rows = self._read(slice(0, len(self)))
+            return rows[whole] if rest else rows
+        if isinstance(first, int | np.integer) and not isinstance(first, bool | np.bool_):
+            row = self._read(self._checked(np.array([first])))[0]
+            return row[rest] if rest else row
+        rows = self._read(self._rows(first))
+        return rows[(slice(None), *rest)] if rest else rows
+
+    def _read(self, rows: slice | Selection) -> NDArray[Any]:
+        if self._selection is not None:
+            rows = self._selection[rows]
+        return read_rows(self._source, rows, default_threads())
+
+    def _rows(self, key: Any) -> slice | Selection:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return slice(start, max(start, stop))
+            return np.arange(start, stop, step, dtype=np.int64)
+        rows = np.asarray(key)
+        if rows.size == 0 and rows.ndim == 1:
+            return np.empty(0, np.int64)
+        if rows.dtype == bool and rows.shape == (len(self),):
+            return np.flatnonzero(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise RowError(
+                f"rows of {self.name!r} are an int, a slice, a mask of {len(self)} "
+                f"or a list of ints; found {type(key).__name__}, {rows.shape} {rows.dtype}"
+            )
+        return self._checked(rows)
+
+    def _checked(self, rows: NDArray[Any]) -> Selection:
+        n = len(self)
+        outside = (rows >= n) if rows.dtype.kind == "u" else (rows < -n) | (rows >= n)
+        if outside.any():
+            raise RowError(f"row {rows[outside][0]} of {self.name!r}: it has {n} rows")
+        rows = rows.astype(np.int64)
+        return np.where(rows < 0, rows + n, rows)
