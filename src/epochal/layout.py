@@ -1,13 +1,15 @@
 """Where the rows of a source lie: frozen facts, no I/O.
 
 A source is an array of shape ``(n_rows, *row_shape)``. Its rows lie in *chunks*: chunk ``c`` holds
-the consecutive rows ``[c * chunk_rows, min((c + 1) * chunk_rows, n_rows))`` and is what is read and
-decoded together. A format whose chunk grid also cuts the row stores several *pieces* a chunk; what
-a plan counts as decoded are pieces.
+the consecutive rows ``[c * chunk_rows, min((c + 1) * chunk_rows, n_rows))``, or ``[starts[c],
+starts[c + 1])`` where chunks are uneven, and is what is read and decoded together. A format whose
+chunk grid also cuts the row stores several *pieces* a chunk; what a plan counts as decoded are
+pieces.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -15,7 +17,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "RaggedLayout"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Layout:
         What a read returns, byte order included.
     chunk_rows
         Rows that are decoded together, at least 1. A source without chunks (contiguous, in memory)
-        is cut into virtual chunks of about 1 MiB of whole rows.
+        is cut into virtual chunks of about 1 MiB of whole rows. Of uneven chunks, the most.
     rows_alone
         Whether a few rows can be read without reading their chunk (contiguous, or stored without
         filters).
@@ -47,6 +49,9 @@ class Layout:
         For people: ``"shuffle + gzip(4)"``; empty when nothing is to be decoded.
     parallel
         Whether reads from several threads run at once (False under a library's lock).
+    starts
+        Of uneven chunks (several files as one): the first row of each and the end, strictly
+        ascending from 0, ``(n_chunks + 1,)``. None where all but the last have `chunk_rows`.
 
     >>> layout = Layout(shape=(250, 3), dtype=np.dtype("u1"), chunk_rows=100)
     >>> layout.n_chunks, layout.bounds(2), layout.row_bytes
@@ -62,10 +67,12 @@ class Layout:
     kind: str = "chunked"
     codec: str = ""
     parallel: bool = True
+    starts: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         assert self.shape
         assert self.chunk_rows >= 1
+        assert self.starts is None or self.starts[-1] == self.shape[0]
 
     @property
     def n_rows(self) -> int:
@@ -95,11 +102,31 @@ class Layout:
     @property
     def n_chunks(self) -> int:
         """Number of chunks, the last one maybe short."""
+        if self.starts is not None:
+            return len(self.starts) - 1
         return -(-self.n_rows // self.chunk_rows)
 
     def bounds(self, chunk: int) -> tuple[int, int]:
         """Half-open range of the rows of one chunk."""
+        if self.starts is not None:
+            return int(self.starts[chunk]), int(self.starts[chunk + 1])
         return chunk * self.chunk_rows, min((chunk + 1) * self.chunk_rows, self.n_rows)
+
+    def chunks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The chunk that holds each row, ``(n,)``."""
+        if self.starts is not None:
+            return np.searchsorted(self.starts, rows, side="right") - 1
+        return rows // self.chunk_rows
+
+    def chunk_of(self, row: int) -> int:
+        """The chunk that holds a row.
+
+        >>> Layout((250,), np.dtype("u1"), 130, starts=np.array([0, 100, 230, 250])).chunk_of(230)
+        2
+        """
+        if self.starts is not None:
+            return int(np.searchsorted(self.starts, row, side="right")) - 1
+        return row // self.chunk_rows
 
     @cached_property
     def stored_bytes(self) -> int:
@@ -120,6 +147,8 @@ class Layout:
     @property
     def chunk_row_counts(self) -> NDArray[np.int64]:
         """Rows of each chunk, ``(n_chunks,)``."""
+        if self.starts is not None:
+            return np.diff(self.starts)
         rows = np.full(self.n_chunks, self.chunk_rows, dtype=np.int64)
         if self.n_chunks:
             rows[-1] = self.n_rows - (self.n_chunks - 1) * self.chunk_rows
@@ -139,3 +168,84 @@ class Layout:
         if self.piece_bytes is None:
             return np.ones(self.n_chunks, dtype=np.int64)
         return np.asarray(np.count_nonzero(self.piece_bytes, axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedLayout:
+    """Frozen facts of a source whose rows differ in length.
+
+    Row ``r`` is made of the items ``[offsets[r], offsets[r + 1])`` of each *column*: one column of
+    values, or ``data`` and ``indices`` where rows are sparse.
+
+    Parameters
+    ----------
+    offsets
+        Not descending, from 0, ``(n_rows + 1,)``.
+    columns
+        Layout of each column, ``(n_items, *item_shape)``, by name; all have ``offsets[-1]`` items.
+    n_columns
+        Of sparse rows: the width of the matrix. None for others.
+
+    >>> values = Layout(shape=(5,), dtype=np.dtype("i4"), chunk_rows=4)
+    >>> layout = RaggedLayout(np.array([0, 2, 2, 5]), {"values": values})
+    >>> layout.n_rows, layout.lengths.tolist(), layout.item_bytes
+    (3, [2, 0, 3], 4)
+    """
+
+    offsets: NDArray[np.int64] = field(repr=False)
+    columns: Mapping[str, Layout]
+    n_columns: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.columns
+        assert all(column.n_rows == self.offsets[-1] for column in self.columns.values())
+
+    @property
+    def kind(self) -> str:
+        """``"ragged"`` or ``"sparse"``."""
+        return "ragged" if self.n_columns is None else "sparse"
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the source."""
+        return len(self.offsets) - 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n_rows,)``, or ``(n_rows, n_columns)`` of sparse rows."""
+        return (self.n_rows,) if self.n_columns is None else (self.n_rows, self.n_columns)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the first column."""
+        return next(iter(self.columns.values())).dtype
+
+    @property
+    def codec(self) -> str:
+        """Of the first column."""
+        return next(iter(self.columns.values())).codec
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Items of each row, ``(n_rows,)``: made at each asking."""
+        return np.diff(self.offsets)
+
+    @property
+    def item_bytes(self) -> int:
+        """Decoded bytes of one item in all columns."""
+        return sum(column.row_bytes for column in self.columns.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """Decoded bytes of a row on average, rounded up."""
+        return -(-self.decoded_bytes // max(self.n_rows, 1))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Decoded bytes of all columns."""
+        return sum(column.decoded_bytes for column in self.columns.values())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that reading all columns once reads."""
+        return sum(column.stored_bytes for column in self.columns.values())

@@ -174,7 +174,7 @@ class StreamFeed:
             first = layout.bounds(chunk)[0]
             room = _room_at(rooms, first - base)
             end = base + room.stop  # file row at which the batch ends
-            last = layout.n_chunks if end >= layout.n_rows else end // layout.chunk_rows
+            last = layout.n_chunks if end >= layout.n_rows else layout.chunk_of(end)
             last = min(last, read.stop)
             if last - chunk >= min(2, run_chunks, read.stop - chunk):
                 n_rows = layout.bounds(last - 1)[1] - first
@@ -204,7 +204,7 @@ def _whole_chunks(rows: slice | NDArray[np.int64], layout: Layout) -> Read | Non
     """One read of consecutive rows that fill their chunks; None for others."""
     if not isinstance(rows, slice) or rows.start == rows.stop:
         return None
-    start, stop = rows.start // layout.chunk_rows, -(-rows.stop // layout.chunk_rows)
+    start, stop = layout.chunk_of(rows.start), layout.chunk_of(rows.stop - 1) + 1
     if layout.bounds(start)[0] < rows.start or layout.bounds(stop - 1)[1] > rows.stop:
         return None
     return Read(start, stop, 0, rows.stop - rows.start, None)

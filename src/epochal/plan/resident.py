@@ -55,4 +55,4 @@ def touched_chunks(
     """Chunks that hold at least one row of the view."""
     if order.selection is None:
         return slice(0, layout.n_chunks)
-    return np.unique(order.selection // layout.chunk_rows)
+    return np.unique(layout.chunks_of(order.selection))

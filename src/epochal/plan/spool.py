@@ -224,7 +224,6 @@ def _dealt_chunks(
     order = task.order
     if order.selection is None and order.each_row_once and task.start == 0:
         return slice(0, layout.n_chunks)
-    block_rows = feed.block_chunks * layout.chunk_rows
     if feed.by_position:
         rows = order.row_array(task.start, order.n_positions)
     elif order.selection is not None:
@@ -232,5 +231,5 @@ def _dealt_chunks(
     else:
         return slice(0, layout.n_chunks)
     blocks = np.zeros(-(-layout.n_chunks // feed.block_chunks), dtype=bool)
-    blocks[rows // block_rows] = True
+    blocks[layout.chunks_of(rows) // feed.block_chunks] = True
     return np.flatnonzero(np.repeat(blocks, feed.block_chunks)[: layout.n_chunks])

@@ -126,9 +126,9 @@ def window_of(
 def _last_chunk(rows: slice | Rows, layout: Layout) -> int:
     """Where, among ascending rows, those of the last one's chunk begin."""
     if isinstance(rows, slice):
-        first_row = (rows.stop - 1) // layout.chunk_rows * layout.chunk_rows
+        first_row = layout.bounds(layout.chunk_of(rows.stop - 1))[0]
         return int(max(0, first_row - rows.start))
-    first_row = int(rows[-1]) // layout.chunk_rows * layout.chunk_rows
+    first_row = layout.bounds(layout.chunk_of(int(rows[-1])))[0]
     return int(np.searchsorted(rows, first_row))
 
 
@@ -162,7 +162,7 @@ def _alone_reads(ordered: Rows, layout: Layout, run_bytes: int) -> Iterator[Read
 
 
 def _chunk_reads(ordered: Rows, layout: Layout, run_bytes: int) -> Iterator[Read]:
-    chunks = ordered // layout.chunk_rows
+    chunks = layout.chunks_of(ordered)
     heads = np.flatnonzero(np.r_[True, chunks[1:] != chunks[:-1]]) if len(chunks) else chunks
     touched = chunks[heads]
     slots = np.r_[heads, len(ordered)]
@@ -174,7 +174,7 @@ def _chunk_reads(ordered: Rows, layout: Layout, run_bytes: int) -> Iterator[Read
             last = min(first + run_chunks, high)
             start, stop = int(touched[first]), int(touched[last - 1]) + 1
             slot, end = int(slots[first]), int(slots[last])
-            base = start * layout.chunk_rows
+            base = layout.bounds(start)[0]
             rows = ordered[slot:end] - base
             n_run_rows = layout.bounds(stop - 1)[1] - base
             whole = end - slot == n_run_rows and bool((np.diff(rows) == 1).all())
@@ -190,10 +190,10 @@ def count_chunks(
         rows = order.rows(start, stop)
         if isinstance(rows, slice):
             if rows.stop > rows.start:
-                first, last = rows.start // layout.chunk_rows, (rows.stop - 1) // layout.chunk_rows
+                first, last = layout.chunk_of(rows.start), layout.chunk_of(rows.stop - 1)
                 times[first : last + 1] += 1
         else:
-            times[_distinct(rows // layout.chunk_rows, layout.n_chunks)] += 1
+            times[_distinct(layout.chunks_of(rows), layout.n_chunks)] += 1
     read = int((times * layout.chunk_stored_bytes).sum())
     decoded = int((times * layout.chunk_row_counts).sum()) * layout.row_bytes
     return read, int((times * layout.chunk_pieces).sum()), decoded

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from epochal.errors import ChangedError, FileMissingError, FormatError
+from epochal.stores.file import Read
 
 __all__ = ["Descriptor", "Stamp"]
 
@@ -33,15 +35,18 @@ class Stamp(NamedTuple):
 
 
 class Descriptor:
-    """A plain descriptor that is opened when first read from.
+    """A local file (`epochal.stores.file.File`): a plain descriptor that is opened when first read.
 
     A fork may go on with it, since ``pread`` shares no position; another process reopens the path.
     Either way the file must look as it did when its index was taken.
     """
 
+    in_flight = 1
+
     def __init__(self, path: str, stamp: Stamp) -> None:
-        self.path = path
+        self.path = self.name = path
         self.stamp = stamp
+        self.size_bytes = stamp.size_bytes
         self._closed = False
         # The descriptor, under the key 0, once it is open. A dict, since its `setdefault` settles a
         # race of two threads without a lock, which a fork might find held for ever.
@@ -58,13 +63,13 @@ class Descriptor:
         if hasattr(self, "_open"):  # not so if unpickling it failed
             self.close()
 
-    def checked(self) -> int:
-        """The descriptor of the file, unchanged since it was indexed. Costs one ``fstat``."""
+    def checked(self) -> Read:
+        """Reads of the file, unchanged since it was indexed. Costs one ``fstat``."""
         fd = self._open.get(0)
         if fd is None:
             fd = self._reopen()
         self._compare(os.fstat(fd))
-        return fd
+        return partial(read_into, fd)
 
     def close(self) -> None:
         """Give the descriptor back."""

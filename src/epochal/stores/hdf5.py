@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from epochal.stores.descriptor import Descriptor
 from epochal.stores.hdf5_child import index_in_child
@@ -22,7 +22,7 @@ class HDF5Store:
 
     Parameters
     ----------
-    path
+    file
         The file.
     allow
         See `epochal.stores.open_store`.
@@ -33,11 +33,10 @@ class HDF5Store:
     _raw = True
 
     def __init__(
-        self, path: str | os.PathLike[str], *, allow: Collection[str] = (), untrusted: bool = False
+        self, file: Descriptor, *, allow: Collection[str] = (), untrusted: bool = False
     ) -> None:
-        full = os.path.abspath(os.fspath(path))
         index = index_in_child if untrusted else index_file
-        self._open(index(full, allow=tuple(allow), untrusted=untrusted, raw=self._raw))
+        self._open(index(file.path, allow=tuple(allow), untrusted=untrusted, raw=self._raw))
 
     def _open(self, facts: FileFacts) -> None:
         self._facts = facts
@@ -67,6 +66,11 @@ class HDF5Store:
     def others(self) -> tuple[Other, ...]:
         """The rest, with the reason."""
         return self._facts.others
+
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of groups that say something of the sources in them."""
+        return self._facts.groups
 
     def close(self) -> None:
         """Give back descriptors and the library's handles."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from epochal.errors import DamageError
 from epochal.layout import Layout
 from epochal.stores.codecs import Bytes, Undecodable
-from epochal.stores.descriptor import Descriptor, read_into
+from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
 from epochal.stores.hdf5_facts import Chunked
 from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
@@ -27,15 +27,15 @@ BOOKKEEPING_BYTES = 128  # Python integers of one piece
 class ChunkedSource:
     """One chunked dataset. Threads share it; it pickles as its index."""
 
-    def __init__(self, facts: Chunked, file: Descriptor) -> None:
+    def __init__(self, facts: Chunked, file: File) -> None:
         self._facts = facts
         self._file = file
         self._prepare()
 
-    def __getstate__(self) -> tuple[Chunked, Descriptor]:
+    def __getstate__(self) -> tuple[Chunked, File]:
         return self._facts, self._file
 
-    def __setstate__(self, state: tuple[Chunked, Descriptor]) -> None:
+    def __setstate__(self, state: tuple[Chunked, File]) -> None:
         self._facts, self._file = state
         self._prepare()
 
@@ -75,7 +75,7 @@ class ChunkedSource:
         assert 0 <= start <= stop <= self._grid[0]
         if out.nbytes == 0:
             return
-        fd = self._file.checked()
+        read = self._file.checked()
         pieces = slice(start * self._pieces, stop * self._pieces)
         offsets, sizes = facts.offsets[pieces].tolist(), facts.sizes[pieces].tolist()
         masks = None if facts.masks is None else facts.masks[pieces].tolist()
@@ -90,14 +90,14 @@ class ChunkedSource:
                 continue
             j = _reach(offsets, sizes, i, n, 0 if plain else GAP_BYTES)
             if plain:
-                self._read_plain(fd, offsets[i], sizes[i:j], pieces.start + i, target.rows(i, j))
+                self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, target.rows(i, j))
                 i = j
                 continue
             base, nbytes = offsets[i], offsets[j - 1] + sizes[j - 1] - offsets[i]
             if nbytes > len(buffer):
                 buffer = np.empty(0, dtype=np.uint8)  # freed before its successor is made
                 buffer = np.empty(nbytes, dtype=np.uint8)
-            self._fetch(fd, buffer[:nbytes], base, pieces.start + i)
+            self._fetch(read, buffer[:nbytes], base, pieces.start + i)
             while i < j:
                 at = offsets[i] - base
                 try:
@@ -115,7 +115,7 @@ class ChunkedSource:
         check_rows(rows, self._layout.n_rows, facts.name)
         if out.nbytes == 0:
             return
-        fd = self._file.checked()
+        read = self._file.checked()
         chunk, within = np.divmod(rows, facts.chunk[0])
         sizes = facts.sizes[chunk]
         short = (sizes != 0) & (sizes != self._chunk_bytes)
@@ -128,7 +128,11 @@ class ChunkedSource:
             flat.view(self._lane).reshape(len(rows), -1, self._lanes)[sizes == 0] = self._fill
         try:
             gather(
-                fd, positions[stored], stored if len(stored) < len(rows) else None, row_bytes, flat
+                read,
+                positions[stored],
+                stored if len(stored) < len(rows) else None,
+                row_bytes,
+                flat,
             )
         except (EOFError, OSError) as error:
             raise self._damage(int(chunk[stored[0]]), str(error)) from error
@@ -138,16 +142,18 @@ class ChunkedSource:
         if self._facts.paddings:
             pad_with_nuls(byte_view(out), self._facts.dtype.itemsize, self._facts.paddings)
 
-    def _read_plain(self, fd: int, offset: int, sizes: list[int], piece: int, out: Bytes) -> None:
+    def _read_plain(
+        self, read: Read, offset: int, sizes: list[int], piece: int, out: Bytes
+    ) -> None:
         """Read chunks that are stored as they are, one after another, straight into their rows."""
         for k, size in enumerate(sizes):
             if size != self._chunk_bytes:
                 raise self._short(piece + k)
-        self._fetch(fd, out, offset, piece)
+        self._fetch(read, out, offset, piece)
 
-    def _fetch(self, fd: int, target: Bytes, offset: int, piece: int) -> None:
+    def _fetch(self, read: Read, target: Bytes, offset: int, piece: int) -> None:
         try:
-            got = read_into(fd, [target.data], offset)
+            got = read([target.data], offset)
         except OSError as error:
             raise self._damage(piece, f"cannot be read: {error.strerror}") from error
         if got < len(target):
@@ -163,7 +169,7 @@ class ChunkedSource:
         start, stop = self._layout.bounds(chunk)
         of = f" (piece {part} of {self._pieces})" if self._pieces > 1 else ""
         return DamageError(
-            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}{of}, rows {start} to "
+            f"{self._file.name}: source {self._facts.name!r}, chunk {chunk}{of}, rows {start} to "
             f"{stop - 1}: {what}. "
             "The file is damaged there: restore it from a copy, or leave these rows out"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,9 +83,12 @@ class Library(Facts):
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """One file: how it looked when it was indexed, its sources in order, and the rest."""
+    """One file: how it looked when it was indexed, its sources in order, the rest, and what
+    attributes of groups say of them.
+    """
 
     path: str
     stamp: Stamp
     sources: tuple[Facts, ...]
     others: tuple[Other, ...]
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)

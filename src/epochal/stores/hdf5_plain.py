@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.layout import Layout
-from epochal.stores.descriptor import Descriptor, read_into
+from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
@@ -34,7 +34,7 @@ def _layout(facts: Facts, kind: str, overhead_bytes: int) -> Layout:
 class ContiguousSource:
     """Rows one after another in the file: read in place, singly where asked."""
 
-    def __init__(self, facts: Contiguous, file: Descriptor) -> None:
+    def __init__(self, facts: Contiguous, file: File) -> None:
         self._facts, self._file = facts, file
         self._layout = _layout(facts, "contiguous", GATHER_BYTES)
 
@@ -48,11 +48,11 @@ class ContiguousSource:
         assert 0 <= start <= stop <= self._layout.n_chunks
         if out.nbytes == 0:
             return
-        fd = self._file.checked()
+        read = self._file.checked()
         first = start * self._layout.chunk_rows
         target = byte_view(out)
         try:
-            got = read_into(fd, [target.data], self._facts.offset + first * self._layout.row_bytes)
+            got = read([target.data], self._facts.offset + first * self._layout.row_bytes)
         except OSError as error:
             raise self._damage(first, len(out), f"cannot be read: {error.strerror}") from error
         if got < len(target):
@@ -68,9 +68,9 @@ class ContiguousSource:
         if out.nbytes == 0:
             return
         row_bytes = self._layout.row_bytes
-        fd = self._file.checked()
+        read = self._file.checked()
         try:
-            gather(fd, self._facts.offset + rows * row_bytes, None, row_bytes, byte_view(out))
+            gather(read, self._facts.offset + rows * row_bytes, None, row_bytes, byte_view(out))
         except (EOFError, OSError) as error:
             raise self._damage(int(rows.min()), int(np.ptp(rows)) + 1, str(error)) from error
         self._pad(out)
@@ -82,7 +82,7 @@ class ContiguousSource:
     def _damage(self, first: int, n_rows: int, what: str) -> DamageError:
         chunk = first // self._layout.chunk_rows
         return DamageError(
-            f"{self._file.path}: source {self._facts.name!r}, chunk {chunk}, rows {first} to "
+            f"{self._file.name}: source {self._facts.name!r}, chunk {chunk}, rows {first} to "
             f"{first + n_rows - 1}: {what}. "
             "The file is damaged there: restore it from a copy, or leave these rows out"
         )

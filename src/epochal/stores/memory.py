@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class ArrayStore:
 
     name = "<arrays>"
     others: tuple[Other, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import RowError
 from epochal.stores.codecs import Bytes
-from epochal.stores.descriptor import read_into
+from epochal.stores.file import Read
 
 __all__ = ["GATHER_BYTES", "byte_view", "check_rows", "gather"]
 
@@ -32,7 +32,7 @@ def check_rows(rows: NDArray[np.int64], n_rows: int, name: str) -> None:
 
 
 def gather(
-    fd: int,
+    read: Read,
     positions: NDArray[np.int64],
     slots: NDArray[np.int64] | None,
     row_bytes: int,
@@ -51,13 +51,13 @@ def gather(
         order = np.argsort(positions, kind="stable")
         positions, slots = positions[order], order if slots is None else slots[order]
     if row_bytes < SMALL_ROW_BYTES:
-        _gather_small(fd, positions, slots, row_bytes, out)
+        _gather_small(read, positions, slots, row_bytes, out)
     else:
-        _gather_large(fd, positions, slots, row_bytes, out)
+        _gather_large(read, positions, slots, row_bytes, out)
 
 
 def _gather_small(
-    fd: int,
+    read: Read,
     positions: NDArray[np.int64],
     slots: NDArray[np.int64] | None,
     row_bytes: int,
@@ -79,7 +79,7 @@ def _gather_small(
                 + at
             )
             nbytes = int(positions[end - 1]) - base + row_bytes
-            _read_exactly(fd, buffer[:nbytes], base)
+            _read_exactly(read, buffer[:nbytes], base)
             index = (positions[at:end] - base) // row_bytes
             target = slice(at, end) if slots is None else slots[at:end]
             items[target] = buffer[:nbytes].view(items.dtype)[index]
@@ -87,7 +87,7 @@ def _gather_small(
 
 
 def _gather_large(
-    fd: int,
+    read: Read,
     positions: NDArray[np.int64],
     slots: NDArray[np.int64] | None,
     row_bytes: int,
@@ -101,7 +101,7 @@ def _gather_large(
     view = out.data
     for first, last in zip([0, *cuts], [*cuts, len(where)], strict=True):
         parts = [view[s * row_bytes : (s + 1) * row_bytes] for s in place[first:last]]
-        if read_into(fd, parts, int(where[first])) < (last - first) * row_bytes:
+        if read(parts, int(where[first])) < (last - first) * row_bytes:
             raise EOFError(f"the file ends before {int(where[last - 1]) + row_bytes}")
     if not fresh.all():
         items = out.view(f"V{row_bytes}")
@@ -109,6 +109,6 @@ def _gather_large(
         items[slots[~fresh]] = items[first_slot[~fresh]]
 
 
-def _read_exactly(fd: int, target: Bytes, offset: int) -> None:
-    if (got := read_into(fd, [target.data], offset)) < len(target):
+def _read_exactly(read: Read, target: Bytes, offset: int) -> None:
+    if (got := read([target.data], offset)) < len(target):
         raise EOFError(f"the file ends at {offset + got}, {len(target) - got} bytes too early")

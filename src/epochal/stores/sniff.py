@@ -10,11 +10,13 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import cast
 
-from epochal.errors import FileMissingError, FormatError
-from epochal.stores.descriptor import open_for_reading
+from epochal.errors import EpochalError, FileMissingError, FormatError
+from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
+from epochal.stores.file import File, Tree
+from epochal.stores.folder import LocalTree
 from epochal.stores.store import Store
 
-__all__ = ["FORMATS", "Format", "open_store"]
+__all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "open_store"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -35,44 +37,65 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Format:
-    """One row of the table: `matches` looks at a descriptor, `opener` is ``"module:callable"``."""
+    """One row of the table: `matches` looks into a file, `opener` is ``"module:callable"`` and gets
+    it, with ``allow=`` and ``untrusted=``.
+    """
 
     name: str
-    matches: Callable[[int, int], bool]
+    matches: Callable[[File], bool]
     opener: str
 
 
-def _is_hdf5(fd: int, size: int) -> bool:
+@dataclass(frozen=True)
+class TreeFormat:
+    """The same of formats that are folders of files; `marks` are keys, one of which is there."""
+
+    name: str
+    marks: tuple[str, ...]
+    opener: str
+
+
+def _head(file: File, n_bytes: int, offset: int = 0) -> bytes:
+    buffer = bytearray(n_bytes)
+    return bytes(buffer[: file.checked()([memoryview(buffer)], offset)])
+
+
+def _is_hdf5(file: File) -> bool:
     """The signature lies at 0, 512, 1024, 2048, ...: a user block may come before it."""
     at = 0
-    while at < size:
-        if os.pread(fd, len(HDF5_MAGIC), at) == HDF5_MAGIC:
+    while at < file.size_bytes:
+        if _head(file, len(HDF5_MAGIC), at) == HDF5_MAGIC:
             return True
         at = at * 2 or 512
     return False
 
 
+def _never(file: File) -> bool:
+    """Only when asked for by name."""
+    return False
+
+
 FORMATS = (
     Format("hdf5", _is_hdf5, "epochal.stores.hdf5:HDF5Store"),
-    Format(
-        "h5py", lambda fd, size: False, "epochal.stores.hdf5:LibraryStore"
-    ),  # only when asked for
+    Format("h5py", _never, "epochal.stores.hdf5:LibraryStore"),
 )
+
+TREE_FORMATS: tuple[TreeFormat, ...] = ()
 
 
 def open_store(
-    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
     backend: str = "auto",
     allow: Collection[str] = (),
     untrusted: bool = False,
 ) -> Store:
-    """Open the file at `path` with the store that its content asks for.
+    """Open what is at `target` with the store that its content asks for.
 
     Parameters
     ----------
-    path
-        A file.
+    target
+        A file, or a folder that is one dataset.
     backend
         ``"auto"``, or the name of a format: ``"hdf5"``; ``"h5py"`` reads HDF5 through the h5py
         library alone, slowly.
@@ -85,18 +108,38 @@ def open_store(
     Raises
     ------
     FileMissingError
-        Nothing is at `path`.
+        Nothing is at `target`.
     FormatError
         No store can read it.
     """
-    path = os.fspath(path)
-    names = {each.name: each for each in FORMATS}
+    path = os.fspath(target)
+    names = [each.name for each in FORMATS] + [each.name for each in TREE_FORMATS]
     if backend != "auto" and backend not in names:
         raise FormatError(f"backend={backend!r} is not one of: auto, {', '.join(names)}")
-    found = _sniff(path)
-    chosen = names.get(backend, found)
-    opener = _load(chosen.opener)
-    return opener(path, allow=allow, untrusted=untrusted)
+    if os.path.isdir(path):
+        return _open_tree(LocalTree(path), backend, allow, untrusted)
+    return _open_file(_local(path), backend, allow, untrusted)
+
+
+def _open_file(file: File, backend: str, allow: Collection[str], untrusted: bool) -> Store:
+    found = _sniff(file)
+    chosen = next((each for each in FORMATS if each.name == backend), found)
+    return _load(chosen.opener)(file, allow=allow, untrusted=untrusted)
+
+
+def _open_tree(tree: Tree, backend: str, allow: Collection[str], untrusted: bool) -> Store:
+    for each in TREE_FORMATS:
+        if any(_holds(tree, mark) for mark in each.marks):
+            return _load(each.opener)(tree, allow=allow, untrusted=untrusted)
+    raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
+
+
+def _holds(tree: Tree, key: str) -> bool:
+    try:
+        tree.file(key)
+    except FileMissingError:
+        return False
+    return True
 
 
 def _load(opener: str) -> Callable[..., Store]:
@@ -105,29 +148,38 @@ def _load(opener: str) -> Callable[..., Store]:
     return cast(Callable[..., Store], getattr(import_module(module), name))
 
 
-def _sniff(path: str) -> Format:
-    fd = _open(path)
+def _sniff(file: File) -> Format:
+    if file.size_bytes == 0:
+        raise FormatError(
+            f"{file.name}: the file is empty (0 bytes); was its writer or its download stopped?"
+        )
     try:
-        status = os.fstat(fd)
-        _refuse_no_file(path, status)
         for each in FORMATS:
-            if each.matches(fd, status.st_size):
+            if each.matches(file):
                 return each
-        head = os.pread(fd, 64, 0)
+        head = _head(file, 64)
     except OSError as error:
-        if isinstance(error, FormatError):
+        if isinstance(error, EpochalError):
             raise
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
-    raise FormatError(f"{path}: not an HDF5 file: {_looks_like(head)}")
+        raise FormatError(f"{file.name}: cannot be read: {error.strerror}") from error
+    raise FormatError(f"{file.name}: not a file of any format that is read: {_looks_like(head)}")
 
 
-def _open(path: str) -> int:
+def _local(path: str) -> Descriptor:
+    """The regular file at `path`."""
     try:
-        return open_for_reading(path)
+        fd = open_for_reading(path)
     except FileMissingError:
         raise FileMissingError(_missing(path)) from None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(
+            f"{path}: asked for a file, found a device, pipe or socket: it must be possible to seek"
+        )
+    return Descriptor(os.path.abspath(path), Stamp.of(status))
 
 
 def _missing(path: str) -> str:
@@ -138,19 +190,6 @@ def _missing(path: str) -> str:
         return f"{path}: there is no such file, and its folder cannot be listed either"
     close = get_close_matches(name, beside, n=1)
     return f"{path}: there is no such file" + (f"; did you mean {close[0]!r}?" if close else "")
-
-
-def _refuse_no_file(path: str, status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise FormatError(f"{path}: asked for a file, found a directory; name a file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(
-            f"{path}: asked for a file, found a device, pipe or socket: it must be possible to seek"
-        )
-    if status.st_size == 0:
-        raise FormatError(
-            f"{path}: the file is empty (0 bytes); was its writer or its download stopped?"
-        )
 
 
 def _looks_like(head: bytes) -> str:

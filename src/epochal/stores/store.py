@@ -73,6 +73,13 @@ class Store(Protocol):
         """What cannot be a source, with the reason."""
         ...
 
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """Attributes of groups that say something of the sources in them, by the group's path (""
+        is the root): numbers, strings and small arrays. Empty where a format has none.
+        """
+        ...
+
     def close(self) -> None:
         """Give back descriptors. A closed store may not be read."""
         ...

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class ChunkedArrays:
 
     name = "<chunked arrays>"
     others: tuple[Other, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, arrays: Mapping[str, tuple[NDArray[Any], int]]) -> None:
         self.sources: dict[str, Source] = {
@@ -68,6 +70,7 @@ class SourceStore:
 
     name = "<sources>"
     others: tuple[Other, ...] = ()
+    groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self.sources: dict[str, Source] = dict(sources)
