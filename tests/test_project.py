@@ -23,6 +23,7 @@ LAYERS = {
     "errors": 0,
     "sizes": 0,
     "layout": 1,
+    "ragged": 1,
     "schemes": 2,
     "spaces": 2,
     "transforms": 2,

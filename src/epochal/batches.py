@@ -23,7 +23,7 @@ from epochal.plan.report import Report
 from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
 from epochal.schemes.shuffled import ShuffledSequential
-from epochal.stores.store import Source
+from epochal.stores.ragged import AnySource, RaggedSource
 
 __all__ = ["Batches", "Settings"]
 
@@ -64,7 +64,7 @@ class Batches:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, AnySource],
         scheme: Scheme,
         settings: Settings,
         *,
@@ -78,7 +78,9 @@ class Batches:
         self._finish = finish
         self._finish_is_cheap = finish_is_cheap
         self._measured = measured or Measured()
-        self._order = Order(_fitted(scheme, settings.budget_bytes), selection)
+        ragged = any(isinstance(source, RaggedSource) for source in self._sources.values())
+        fitted = _fitted(scheme, settings.budget_bytes, whole=ragged)
+        self._order = Order(fitted, selection)
         self._start = self._batch = self._turn = 0
         self._reset()
 
@@ -434,11 +436,11 @@ class Batches:
             self._halt(wait=False)
 
 
-def _fitted(scheme: Scheme, budget_bytes: int) -> Scheme:
-    """The same order, held whole if that takes an eighth of the budget, else pile by pile in a
-    sixteenth.
+def _fitted(scheme: Scheme, budget_bytes: int, *, whole: bool) -> Scheme:
+    """The same order, held `whole` or if that takes an eighth of the budget, else pile by pile in
+    a sixteenth. (Rows of varying length are placed by an order that is held.)
     """
     if not isinstance(scheme, ShuffledSequential) or scheme.keys is None:
         return scheme
-    whole = scheme.n_rows * 8 <= budget_bytes // 8
+    whole = whole or scheme.n_rows * 8 <= budget_bytes // 8
     return scheme.holding(max(scheme.n_rows, 1) if whole else max(budget_bytes // 128, 1 << 12))

@@ -24,12 +24,16 @@ from epochal.errors import (
     UnsafeError,
 )
 from epochal.execute.probe import Measured, default_threads
+from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
+from epochal.ragged import Block, check_form, form_of
 from epochal.schemes.piles import KeyOrder
 from epochal.stores import open_store
 from epochal.stores.memory import ArrayStore
-from epochal.stores.store import Other, Source, Store
-from epochal.view import Selection, SourceView
+from epochal.stores.ragged import RaggedSource, columns_of
+from epochal.stores.sparse import assemble, pair
+from epochal.stores.store import AnySource, Other, Store
+from epochal.view import RaggedView, Selection, SourceView
 
 __all__ = ["Dataset", "from_arrays", "open_dataset"]
 
@@ -47,7 +51,7 @@ class Dataset:
     def __init__(
         self,
         store: Store,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, AnySource],
         *,
         selection: Selection | None = None,
         functions: tuple[Callable[[Any], Any], ...] = (),
@@ -68,9 +72,14 @@ class Dataset:
         return self._n_file_rows
 
     @property
-    def sources(self) -> dict[str, SourceView]:
+    def sources(self) -> dict[str, SourceView | RaggedView]:
         """The sources by name, in order."""
         return {name: self[name] for name in self._sources}
+
+    @property
+    def stored(self) -> dict[str, AnySource]:
+        """What the sources are read from, by name: all rows of the file, whatever the view."""
+        return dict(self._sources)
 
     @property
     def others(self) -> tuple[Other, ...]:
@@ -87,13 +96,16 @@ class Dataset:
             if id(source) not in mine
         )
 
-    def __getitem__(self, name: str) -> SourceView:
-        return SourceView(name, self._source(name), self._selection)
+    def __getitem__(self, name: str) -> SourceView | RaggedView:
+        source = self._source(name)
+        if isinstance(source, RaggedSource):
+            return RaggedView(name, source, self._selection)
+        return SourceView(name, source, self._selection)
 
     def __contains__(self, name: object) -> bool:
         return name in self._sources
 
-    def _source(self, name: str) -> Source:
+    def _source(self, name: str) -> AnySource:
         source = pick(name, self._sources, self.store)
         first = next(iter(self._sources), name)
         if source.layout.n_rows != self._n_file_rows:
@@ -112,7 +124,11 @@ class Dataset:
             codec = f", {layout.codec}" if layout.codec else ""
             size = sizes.show(layout.decoded_bytes)
             stored = sizes.show(layout.stored_bytes)
-            chunks = f", {layout.chunk_rows} rows a chunk" if layout.kind == "chunked" else ""
+            chunks = ""
+            if isinstance(layout, RaggedLayout):
+                chunks = f", {layout.offsets[-1]:,} items"
+            elif layout.kind == "chunked":
+                chunks = f", {layout.chunk_rows} rows a chunk"
             rows.append(
                 f"  {name}: {view.shape} {view.dtype}, {layout.kind}{codec}{chunks}, "
                 f"{stored} stored, {size} decoded"
@@ -133,6 +149,7 @@ class Dataset:
         threads: int | None = None,
         shard: tuple[int, int] = (0, 1),
         progress: bool = False,
+        ragged: str = "offsets",
     ) -> Batches:
         """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are
         yours to keep.
@@ -162,6 +179,11 @@ class Dataset:
             ``(rank, world)``: which part of each global batch.
         progress
             Show a bar on a terminal.
+        ragged
+            How rows of varying length come: ``"offsets"`` (a tuple of values and offsets; of
+            sparse rows data, indices, offsets and width), ``"padded"`` with zeros to the longest
+            of the batch, and of sparse rows ``"csr"`` (a `scipy.sparse.csr_array`) or ``"dense"``.
+            `memory` counts the rows as they are stored, not what padding makes of them.
 
         Raises
         ------
@@ -171,6 +193,10 @@ class Dataset:
             No such source.
         """
         chosen = self._chosen(sources)
+        for name, source in chosen.items():
+            if isinstance(source, RaggedSource):
+                sparse = source.layout.n_columns is not None
+                check_form(ragged, sparse=sparse, name=name)
         settings = Settings(
             budget_bytes=sizes.default_memory()
             if memory is None
@@ -183,6 +209,7 @@ class Dataset:
             chosen,
             settings,
             scheme,
+            ragged=ragged,
             batch_size=batch_size,
             num_batches=num_batches,
             seed=seed,
@@ -193,10 +220,11 @@ class Dataset:
 
     def _batches(
         self,
-        chosen: dict[str, Source],
+        chosen: dict[str, AnySource],
         settings: Settings,
         scheme: str,
         *,
+        ragged: str = "offsets",
         mix_bytes: int,
         **order: Any,
     ) -> Batches:
@@ -204,17 +232,27 @@ class Dataset:
         mixed: dict[str, Any] = {}
         if scheme == "chunkwise_shuffled_sequential":
             row_bytes = max(sum(source.layout.row_bytes for source in chosen.values()), 1)
-            mixed = {"chunk_rows": largest.chunk_rows, "mix_rows": max(1, mix_bytes // row_bytes)}
+            mixed = {"chunk_rows": _chunk_rows(largest), "mix_rows": max(1, mix_bytes // row_bytes)}
+        if scheme == "even_sequences" and "lengths" not in order:
+            mixed = {"lengths": self._lengths(chosen)}
         made = schemes.make(scheme, len(self), **order, **mixed)
         return Batches(
             chosen,
             made,
             settings,
             selection=self._selection,
-            finish=_Finish(tuple(chosen), self._functions),
-            finish_is_cheap=not self._functions,
+            finish=_Finish(tuple(chosen), self._functions, ragged),
+            finish_is_cheap=not self._functions and ragged == "offsets",
             measured=self._measured,
         )
+
+    def _lengths(self, chosen: Mapping[str, AnySource]) -> Selection | None:
+        """Items of each row of the first source whose rows differ in length."""
+        for source in chosen.values():
+            if isinstance(source, RaggedSource):
+                lengths = source.layout.lengths
+                return lengths if self._selection is None else lengths[self._selection]
+        return None
 
     def explain(self, *args: Any, **kwargs: Any) -> Plan:
         """How `batches` of the same arguments would run: strategy, bytes, seconds. Reads a few
@@ -277,7 +315,7 @@ class Dataset:
             measured=self._measured,
         )
 
-    def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, Source]:
+    def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, AnySource]:
         if not self._sources:
             raise SourceNameError(f"{self.store.name} holds no source: see `epochal info`")
         if sources is None:
@@ -301,19 +339,28 @@ class Dataset:
 class _Finish:
     """Makes the named tuple, and applies functions to it."""
 
-    def __init__(self, names: tuple[str, ...], functions: tuple[Callable[[Any], Any], ...]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        functions: tuple[Callable[[Any], Any], ...],
+        ragged: str = "offsets",
+    ) -> None:
         self._names = names
+        self._ragged = ragged
         self._functions = functions
         self._type = _tuple_type(names)
 
-    def __call__(self, arrays: tuple[NDArray[Any], ...]) -> Any:
-        batch = self._type(*arrays)
+    def __call__(self, arrays: tuple[NDArray[Any] | Block, ...]) -> Any:
+        batch = self._type(*map(self._form, arrays))
         for function in self._functions:
             batch = function(batch)
         return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Finish, (self._names, self._functions)
+        return _Finish, (self._names, self._functions, self._ragged)
+
+    def _form(self, rows: NDArray[Any] | Block) -> Any:
+        return form_of(rows.rows(), self._ragged) if isinstance(rows, Block) else rows
 
 
 def _tuple_type(names: tuple[str, ...]) -> Any:
@@ -333,7 +380,7 @@ def _tuple_type(names: tuple[str, ...]) -> Any:
     return namedtuple("Batch", fields)
 
 
-def pick(name: str, sources: Mapping[str, Source], store: Store) -> Source:
+def pick(name: str, sources: Mapping[str, AnySource], store: Store) -> AnySource:
     """A source by its name, with or without a leading slash."""
     for known in (sources, store.sources):
         for candidate in (name, name.strip("/")):
@@ -360,7 +407,7 @@ def _unequal(lengths: Mapping[str, int]) -> MismatchError:
     )
 
 
-def _why_other(source: Source, n_rows: int, chosen: Mapping[str, Source]) -> str:
+def _why_other(source: AnySource, n_rows: int, chosen: Mapping[str, AnySource]) -> str:
     if source.layout.n_rows != n_rows:
         return f"it has {source.layout.n_rows} rows, not {n_rows}; name it with sources= to use it"
     return f"it was not named; chosen were {', '.join(chosen)}"
@@ -372,10 +419,18 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _default_sources(store: Store) -> dict[str, Source]:
+def _chunk_rows(layout: Layout | RaggedLayout) -> int:
+    """Rows that are stored together, about."""
+    if isinstance(layout, Layout):
+        return layout.chunk_rows
+    column = next(iter(layout.columns.values()))
+    return max(1, column.chunk_rows * layout.n_rows // max(column.n_rows, 1))
+
+
+def _default_sources(sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
     """Sources whose first axis agrees with the largest group: most sources, then most bytes."""
-    groups: dict[int, dict[str, Source]] = {}
-    for name, source in store.sources.items():
+    groups: dict[int, dict[str, AnySource]] = {}
+    for name, source in sources.items():
         groups.setdefault(source.layout.n_rows, {})[name] = source
     if not groups:
         return {}
@@ -389,7 +444,7 @@ def open_dataset(
     target: str | os.PathLike[str],
     *,
     sources: Iterable[str] | None = None,
-    aliases: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str | tuple[str, str]] | None = None,
     spaces: None = None,
     split: None = None,
     load_all: bool = False,
@@ -408,7 +463,8 @@ def open_dataset(
         Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose
         first axis agrees with the largest group of datasets.
     aliases
-        Other names of sources: ``{"images": "train/X"}``.
+        Other names of sources: ``{"images": "train/X"}``. A pair of names makes rows of varying
+        length of values and offsets: ``{"tokens": ("values", "offsets")}``.
     load_all
         Decode everything into memory now.
     allow
@@ -421,28 +477,61 @@ def open_dataset(
     FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
     """
     _only_default(mode=(mode, "r"), spaces=(spaces, None), split=(split, None))
-    store = open_store(Path(target), backend=backend, allow=tuple(allow), untrusted=untrusted)
+    store = assemble(
+        open_store(Path(target), backend=backend, allow=tuple(allow), untrusted=untrusted)
+    )
     try:
-        if sources is None:
-            chosen = _default_sources(store)
-        else:
-            names = [sources] if isinstance(sources, str) else list(sources)
-            real = dict(aliases or {})
-            chosen = {name: pick(real.get(name, name), {}, store) for name in names}
-        if aliases:
-            by_real = {name.strip("/"): alias for alias, name in aliases.items()}
-            for name in by_real:
-                pick(name, {}, store)
-            chosen = {by_real.get(name, name): source for name, source in chosen.items()}
-        dataset = Dataset(store, chosen)
+        dataset = Dataset(store, _choose_sources(store, sources, aliases or {}))
         if load_all:
-            loaded = ArrayStore({name: view[:] for name, view in dataset.sources.items()})
+            loaded = _loaded(dataset)
             store.close()
-            return Dataset(loaded, loaded.sources)
+            return loaded
         return dataset
     except EpochalError:
         store.close()
         raise
+
+
+def _choose_sources(
+    store: Store, sources: Iterable[str] | None, aliases: Mapping[str, str | tuple[str, str]]
+) -> dict[str, AnySource]:
+    """The sources that rows are made of, by the names that the caller gives them."""
+    named = {alias: _aliased(alias, target, store) for alias, target in aliases.items()}
+    if sources is not None:
+        names = [sources] if isinstance(sources, str) else list(sources)
+        chosen = {n: named[n] if n in named else pick(n, {}, store) for n in names}
+        new = {id(source): alias for alias, source in named.items()}
+        return {new.get(id(source), name): source for name, source in chosen.items()}
+    taken = {id(part) for source in named.values() for part in (source, *columns_of(source))}
+    rest = {n: source for n, source in store.sources.items() if id(source) not in taken}
+    return _default_sources({**named, **rest})
+
+
+def _aliased(alias: str, target: str | tuple[str, str], store: Store) -> AnySource:
+    if isinstance(target, str):
+        return pick(target, {}, store)
+    try:
+        values, offsets = (pick(name, {}, store) for name in target)
+    except (TypeError, ValueError):
+        raise MismatchError(
+            f"aliases={{{alias!r}: {target!r}}}: give a name, or a pair of values and offsets"
+        ) from None
+    if isinstance(values, RaggedSource) or isinstance(offsets, RaggedSource):
+        raise MismatchError(f"{alias!r}: values and offsets are arrays of their own: {target!r}")
+    return pair(alias, values, offsets)
+
+
+def _loaded(dataset: Dataset) -> Dataset:
+    """The same rows in memory."""
+    sources: dict[str, AnySource] = {}
+    for name, view in dataset.sources.items():
+        if isinstance(view, RaggedView):
+            sources[name] = view.loaded()
+        else:
+            sources |= ArrayStore({name: view[:]}).sources
+    store = ArrayStore({})
+    store.sources = sources
+    return Dataset(store, sources)
 
 
 def _only_default(**arguments: tuple[Any, Any]) -> None:

@@ -231,6 +231,21 @@ class RaggedLayout:
         return np.diff(self.offsets)
 
     @property
+    def parallel(self) -> bool:
+        """Whether reads of all columns from several threads run at once."""
+        return all(column.parallel for column in self.columns.values())
+
+    @property
+    def read_overhead_bytes(self) -> int:
+        """The most of any column."""
+        return max(column.read_overhead_bytes for column in self.columns.values())
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of one full chunk, the most of any column."""
+        return max(column.chunk_bytes for column in self.columns.values())
+
+    @property
     def item_bytes(self) -> int:
         """Decoded bytes of one item in all columns."""
         return sum(column.row_bytes for column in self.columns.values())

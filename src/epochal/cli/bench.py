@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
@@ -15,7 +15,8 @@ from epochal.cli import options
 from epochal.cli.measure import Epoch, median, run_epochs
 from epochal.cli.output import bar, print_json, print_table, rate, say
 from epochal.dataset import Dataset
-from epochal.stores.store import Source
+from epochal.stores.ragged import columns_of
+from epochal.stores.source import Source
 
 __all__ = ["command", "measure"]
 
@@ -102,9 +103,9 @@ def measure(
     ds: Dataset, file: str, arguments: dict[str, Any], *, repeat: int, quiet: bool = True
 ) -> dict[str, Any]:
     """Measure bounds and ours over the sources of `ds`; as JSON has it."""
-    stored = [ds.store.sources[name.strip("/")] for name in ds.sources]
+    stored = [part for source in ds.stored.values() for part in columns_of(source)]
     threads = arguments["threads"] or len(os.sched_getaffinity(0))
-    bounds = _bounds(stored, file, threads, arguments["scratch"])
+    bounds = _bounds(stored, len(ds), file, threads, arguments["scratch"])
     lines = _by_turns(ds, bounds, arguments, repeat=repeat, quiet=quiet)
     return {
         "file": file,
@@ -141,13 +142,14 @@ def _by_turns(
     return lines
 
 
-def _bounds(stored: Sequence[Source], file: str, threads: int, scratch: str | None) -> Bounds:
+def _bounds(
+    stored: Sequence[Source], n_rows: int, file: str, threads: int, scratch: str | None
+) -> Bounds:
     n_bytes = sum(source.layout.decoded_bytes for source in stored)
-    n_rows = max(source.layout.n_rows for source in stored)
     return {
         RAW: lambda: limits.raw_read([file], n_rows, threads),
-        DECODE: lambda: limits.decode_all(stored, threads),
-        TWO_PASS: lambda: limits.two_pass(stored, threads, scratch),
+        DECODE: lambda: replace(limits.decode_all(stored, threads), n_rows=n_rows),
+        TWO_PASS: lambda: replace(limits.two_pass(stored, threads, scratch), n_rows=n_rows),
         COPY: lambda: limits.memory_copy(n_bytes, n_rows, threads),
     }
 

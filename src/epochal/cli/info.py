@@ -11,6 +11,7 @@ from epochal import sizes
 from epochal.cli import options
 from epochal.cli.output import print_json, print_table, say
 from epochal.dataset import Dataset
+from epochal.layout import RaggedLayout
 
 __all__ = ["command", "facts", "show"]
 
@@ -34,6 +35,11 @@ def facts(ds: Dataset, file: str) -> dict[str, Any]:
     sources = []
     for name, view in ds.sources.items():
         layout = view.layout
+        chunks: dict[str, Any] = {}
+        if isinstance(layout, RaggedLayout):
+            chunks = {"chunk_rows": None, "n_chunks": None, "items": int(layout.offsets[-1])}
+        else:
+            chunks = {"chunk_rows": layout.chunk_rows, "n_chunks": layout.n_chunks}
         sources.append(
             {
                 "name": name,
@@ -43,8 +49,7 @@ def facts(ds: Dataset, file: str) -> dict[str, Any]:
                 "codec": layout.codec,
                 "stored_bytes": layout.stored_bytes,
                 "decoded_bytes": layout.decoded_bytes,
-                "chunk_rows": layout.chunk_rows,
-                "n_chunks": layout.n_chunks,
+                **chunks,
                 "parallel": layout.parallel,
             }
         )
@@ -96,7 +101,7 @@ def _row(source: dict[str, Any]) -> tuple[str, ...]:
         sizes.show(stored),
         sizes.show(decoded),
         f"{decoded / stored:.1f}x" if stored else "",
-        f"{source['chunk_rows']:,}",
+        "" if source["chunk_rows"] is None else f"{source['chunk_rows']:,}",
     )
 
 

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Feed", "Ticket"]
+from epochal.ragged import Block
 
+__all__ = ["Feed", "Room", "Ticket"]
+
+Room = NDArray[Any] | Block  # what a batch's rows go to
 Ticket = Any  # what `admit` hands to `gather`: each feed has its own
 
 
@@ -29,14 +32,12 @@ class Feed(Protocol):
         """
         ...
 
-    def room(self, batch: int) -> NDArray[Any] | None:
+    def room(self, batch: int) -> Room | None:
         """The array that an admitted batch's rows are on their way to; None if any will do."""
         ...
 
-    def gather(
-        self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: NDArray[Any]
-    ) -> None:
-        """Fill `out`, ``(n_batch_rows, *row_shape)``, with a batch's rows."""
+    def gather(self, ticket: Ticket, rows: NDArray[np.int64] | slice | None, out: Any) -> None:
+        """Fill `out`, ``(n_batch_rows, *row_shape)`` or a `Block`, with a batch's rows."""
         ...
 
     def retire(self, batch: int) -> None:

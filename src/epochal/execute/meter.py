@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.stores.ragged import AnySource, wrapped
 from epochal.stores.store import Source
 
 __all__ = ["Meter", "MeteredSource", "Stats"]
@@ -82,9 +83,12 @@ class Meter:
             self.stats.chunks_decoded += chunks
             self.stats.seconds_decoding += seconds
 
-    def wrap(self, sources: Mapping[str, Source]) -> dict[str, Source]:
+    def wrap(self, sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
         """The same sources, counted."""
-        return {name: MeteredSource(source, self) for name, source in sources.items()}
+        return {
+            name: wrapped(source, lambda one: MeteredSource(one, self))
+            for name, source in sources.items()
+        }
 
 
 class MeteredSource:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Pool:
-    """Some threads, and a temporary buffer for each of them.
+    """Some threads, and temporary buffers for each of them.
 
     Closing fails what has not started and waits for what has: tasks are short. It does not join
     the threads, which end by themselves: the collector may close a pool on any thread, even within
@@ -64,14 +64,16 @@ class Pool:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def temporary(self, n_bytes: int) -> NDArray[np.uint8]:
-        """This thread's own buffer, at least so large: contents are anybody's, and last until the
-        next call.
+    def temporary(self, n_bytes: int, which: str = "read") -> NDArray[np.uint8]:
+        """This thread's own buffer of that name, at least so large: contents are anybody's, and
+        last until the next call.
         """
-        buffer: NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
+        buffers: dict[str, NDArray[np.uint8]] = self._local.__dict__.setdefault("buffers", {})
+        buffer = buffers.get(which)
         if buffer is None or buffer.nbytes < n_bytes:
-            self._local.buffer = None
-            buffer = self._local.buffer = np.empty(n_bytes, np.uint8)
+            buffers.pop(which, None)
+            buffer = None  # freed before its successor is made
+            buffer = buffers[which] = np.empty(n_bytes, np.uint8)
         return buffer[:n_bytes]
 
     def close(self, *, wait: bool = True) -> None:

@@ -19,6 +19,7 @@ from epochal.errors import EpochalError, ScratchError
 from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
+from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.stores.store import Source
 
 __all__ = ["Measured", "default_threads", "probe", "probe_source"]
@@ -48,12 +49,12 @@ class Measured:
 
 
 def probe(
-    sources: Mapping[str, Source], threads: int, folder: Path | None, measured: Measured
+    sources: Mapping[str, AnySource], threads: int, folder: Path | None, measured: Measured
 ) -> Machine:
     """Measure what was not measured yet: sources, and the scratch folder (None for no scratch)."""
     for name, source in sources.items():
         if name not in measured.sources:
-            measured.sources[name] = probe_source(source, threads)
+            measured.sources[name] = _probe_any(source, threads)
     machine = Machine(threads=threads, rates={name: measured.sources[name] for name in sources})
     if folder is None:
         return replace(machine, scratch_why="no scratch is allowed")
@@ -74,6 +75,19 @@ def probe(
         device_write_bytes_per_s=device_written,
         device_read_bytes_per_s=device_read,
         cache_bytes=sizes.free_memory(),
+    )
+
+
+def _probe_any(source: AnySource, threads: int) -> Rates:
+    """Rates of a source; of all columns together where there are several."""
+    if not isinstance(source, RaggedSource):
+        return probe_source(source, threads)
+    seconds, layout = 0.0, source.layout
+    for column in source.columns.values():
+        seconds += column.layout.decoded_bytes / probe_source(column, threads).decode_bytes_per_s
+    return Rates(
+        decode_bytes_per_s=layout.decoded_bytes / max(seconds, 1e-9) or 300e6,
+        take_seconds=_probe_take(layout.row_bytes) if layout.row_bytes else 0.3e-6,
     )
 
 

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.pool import Pool, wait
+from epochal.execute.ragged import Slab, items_of, new_block
 from epochal.plan.windows import Read, in_file_order, reads_of
-from epochal.stores.store import Source
+from epochal.ragged import Block
+from epochal.stores.ragged import RaggedSource
+from epochal.stores.source import Source
 
-__all__ = ["read_rows"]
+__all__ = ["read_ragged", "read_rows"]
 
 RUN_BYTES = 2 << 20
 PARALLEL_BYTES = 8 << 20
@@ -66,3 +69,27 @@ def _fill(
         if read.rows is not None:
             block = block[read.rows]
     out[slots if places is None else places[slots]] = block
+
+
+def read_ragged(source: RaggedSource, rows: NDArray[np.int64], threads: int) -> Block:
+    """Rows of varying length in the order asked, repeats kept."""
+    layout = source.layout
+    unique, index = np.unique(rows, return_inverse=True)
+    slab = Slab(layout, unique)
+    columns = list(source.columns.values())
+    widest = max(max(column.row_bytes for column in layout.columns.values()), 1)
+    runs = slab.runs(layout, max(RUN_BYTES // widest, 1))
+    few = slab.block.nbytes < PARALLEL_BYTES or not layout.parallel
+    with closing(Pool(1 if few else threads)) as pool:
+
+        def read(column: int, start: int, stop: int) -> None:
+            slab.put(column, *items_of(columns[column], start, stop, pool))
+
+        wait([pool.submit(read, *run) for run in runs])
+    if len(unique) == len(rows) and bool((index[1:] > index[:-1]).all()):
+        return slab.block
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(np.diff(slab.block.offsets)[index], out=offsets[1:])
+    out = new_block(layout, offsets)
+    slab.take(index, out, 0)
+    return out

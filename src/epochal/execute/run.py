@@ -11,20 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.execute.feed import Feed, Ticket
+from epochal.execute.feed import Feed, Room, Ticket
 from epochal.execute.meter import Meter
 from epochal.execute.piles import KeptSpool, SpoolFeed
 from epochal.execute.pool import Pool
+from epochal.execute.ragged import RaggedResidentFeed, RaggedStreamFeed, RaggedWindowFeed
+from epochal.execute.ragged_spool import RaggedSpoolFeed
 from epochal.execute.resident import ResidentFeed
 from epochal.execute.stream import StreamFeed
 from epochal.execute.window import WindowFeed
+from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan, Prediction
-from epochal.stores.store import Source
+from epochal.stores.ragged import AnySource, RaggedSource
 
 __all__ = ["Run", "discard"]
 
-Arrays = tuple[NDArray[Any], ...]
+Arrays = tuple[Room, ...]
 
 
 class _Made(NamedTuple):
@@ -61,7 +64,7 @@ class Run:
         plan: Plan,
         order: Order,
         next_order: Order | None,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, AnySource],
         *,
         pool: Pool,
         meter: Meter,
@@ -90,7 +93,8 @@ class Run:
         ]
         self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
         self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
-        self._waits_only = finish_is_cheap and all(f.kind == "stream" for f in plan.feeds)
+        streams = all(feed.kind in ("stream", "ragged stream") for feed in plan.feeds)
+        self._waits_only = finish_is_cheap and streams
         self._primed = False
 
     def prime(self) -> None:
@@ -185,11 +189,12 @@ class Run:
         some.
         """
         start, stop = self._order.bounds(self._submitted)
-        arrays = []
+        arrays: list[Room] = []
         for feed, source in zip(self._feeds, self._sources.values(), strict=True):
             room = feed.room(self._submitted)
             if room is None:
                 layout = source.layout
+                assert isinstance(layout, Layout)
                 room = np.empty((stop - start, *layout.row_shape), layout.dtype)
             arrays.append(room)
         return tuple(arrays)
@@ -254,7 +259,7 @@ def _predicted(plan: Plan, kept: Mapping[str, Any]) -> Prediction:
 
 def _feed(
     plan: FeedPlan,
-    source: Source,
+    source: AnySource,
     kept: Any,
     order: Order,
     next_order: Order | None,
@@ -263,6 +268,8 @@ def _feed(
     meter: Meter,
     scratch: Path | None,
 ) -> Feed:
+    if isinstance(source, RaggedSource):
+        return _ragged_feed(plan, source, kept, order, start, pool, meter, scratch)
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
     if plan.kind == "stream":
@@ -271,3 +278,23 @@ def _feed(
         assert scratch is not None
         return SpoolFeed(plan, source, order, next_order, start, pool, meter, scratch, kept)
     return WindowFeed(plan, source, order, start, pool, meter)
+
+
+def _ragged_feed(
+    plan: FeedPlan,
+    source: RaggedSource,
+    kept: Any,
+    order: Order,
+    start: int,
+    pool: Pool,
+    meter: Meter,
+    scratch: Path | None,
+) -> Feed:
+    if plan.kind == "ragged resident":
+        return RaggedResidentFeed(plan, source, order, start, pool, meter, kept)
+    if plan.kind == "ragged stream":
+        return RaggedStreamFeed(plan, source, order, start, pool, meter)
+    if plan.kind == "ragged spool":
+        assert scratch is not None
+        return RaggedSpoolFeed(plan, source, order, start, pool, meter, scratch)
+    return RaggedWindowFeed(plan, source, order, start, pool, meter)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from epochal.errors import BudgetError
-from epochal.layout import Layout
+from epochal.layout import Layout, RaggedLayout
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order
 from epochal.plan.plan import Candidate, Plan, Prediction
+from epochal.plan.ragged import RAGGED_STRATEGIES, batch_items, item_ends
 from epochal.plan.resident import plan_resident
 from epochal.plan.spool import plan_spool
 from epochal.plan.task import Infeasible, Part, Task
@@ -40,7 +41,7 @@ class _Option:
 
 def choose(
     order: Order,
-    layouts: Mapping[str, Layout],
+    layouts: Mapping[str, Layout | RaggedLayout],
     *,
     budget_bytes: int,
     machine: Machine,
@@ -70,7 +71,7 @@ def choose(
         When no strategy fits; it names what must be held and how much that is.
     """
     allowed = tuple(STRATEGIES if only is None else only)
-    arguments = (order, layouts, machine, start_batch)
+    arguments = (order, layouts, machine, start_batch, _batch_bytes(order, layouts, start_batch))
     task = _task(budget_bytes, *arguments)
     options: list[_Option] = []
     candidates: list[Candidate] = []
@@ -119,14 +120,13 @@ def choose(
 def _task(
     budget_bytes: int,
     order: Order,
-    layouts: Mapping[str, Layout],
+    layouts: Mapping[str, Layout | RaggedLayout],
     machine: Machine,
     start_batch: int,
+    batch_bytes: int,
 ) -> Task:
     """The common share: the order, and the batches being made; what is left is the feeds'."""
-    # The largest batch of any epoch: the short one may come first.
-    batch_rows = min(order.scheme.batch_size, max(order.n_positions, order.scheme.n_rows))
-    batch_bytes = max(batch_rows, 1) * max(sum(layout.row_bytes for layout in layouts.values()), 1)
+    batch_rows = _batch_rows(order)
     order_bytes = order.scheme.order_bytes + (
         0 if order.selection is None else order.selection.nbytes
     )
@@ -136,21 +136,44 @@ def _task(
     if (ahead + group + 1) * batch_bytes > share:  # one batch is the user's
         group = max(1, min(group, share // (4 * batch_bytes)))
         ahead = max(1, min(ahead, share // batch_bytes - 1 - group))
-    start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
     return Task(
         order=order,
-        layouts=dict(layouts),
+        everything=dict(layouts),
         machine=machine,
         threads=machine.threads,
         budget_bytes=budget_bytes,
         order_bytes=order_bytes,
         batch_bytes=batch_bytes,
-        batch_rows=max(batch_rows, 1),
+        batch_rows=batch_rows,
         batches_ahead=ahead,
         batch_group=group,
-        start=start,
+        start=_start(order, start_batch),
         start_batch=start_batch,
     )
+
+
+def _start(order: Order, start_batch: int) -> int:
+    return order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
+
+
+def _batch_rows(order: Order) -> int:
+    """Rows of the largest batch of any epoch: the short one may come first."""
+    return max(min(order.scheme.batch_size, max(order.n_positions, order.scheme.n_rows)), 1)
+
+
+def _batch_bytes(
+    order: Order, layouts: Mapping[str, Layout | RaggedLayout], start_batch: int
+) -> int:
+    """Bytes of the largest batch; where rows differ in length, of this epoch."""
+    n_rows = _batch_rows(order)
+    total = 0
+    for layout in layouts.values():
+        if isinstance(layout, RaggedLayout):
+            items = batch_items(item_ends(order, layout, _start(order, start_batch)), n_rows)
+            total += items * layout.item_bytes + 8 * (n_rows + 1)
+        else:
+            total += n_rows * layout.row_bytes
+    return max(total, n_rows)
 
 
 def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
@@ -160,26 +183,27 @@ def _parts(strategy: str, task: Task) -> tuple[Part, ...]:
     if task.left_bytes <= 0:
         raise Infeasible("the order and the batches alone do not fit", task.common_bytes)
     if strategy in ("stream", "resident"):
-        return _share(strategy, task, list(task.layouts), {})
+        return _share(strategy, task, list(task.everything), {})
     small: dict[str, Part] = {}
     share = task.left_bytes // 8
-    for name in sorted(task.layouts, key=lambda name: task.layouts[name].decoded_bytes)[:-1]:
+    for name in sorted(task.everything, key=lambda name: task.everything[name].decoded_bytes)[:-1]:
         try:
-            part = plan_resident(task, name, share)
+            part = _ask("resident", task, name, share)
         except Infeasible:
             break
         small[name] = part
         share -= part.feed.held_bytes
-    return _share(strategy, task, [name for name in task.layouts if name not in small], small)
+    return _share(strategy, task, [name for name in task.everything if name not in small], small)
 
 
 def _share(strategy: str, task: Task, large: list[str], small: dict[str, Part]) -> tuple[Part, ...]:
     """Share what is left among the large sources, by their size."""
     left = task.left_bytes - sum(part.feed.held_bytes for part in small.values())
-    in_all = sum(max(task.layouts[name].decoded_bytes, 1) for name in large)
+    in_all = sum(max(task.everything[name].decoded_bytes, 1) for name in large)
     parts = dict(small)
-    for rank, name in enumerate(sorted(large, key=lambda name: task.layouts[name].decoded_bytes)):
-        weight = max(task.layouts[name].decoded_bytes, 1)
+    by_size = sorted(large, key=lambda name: task.everything[name].decoded_bytes)
+    for rank, name in enumerate(by_size):
+        weight = max(task.everything[name].decoded_bytes, 1)
         # A small source needs a floor of its own: a chunk and a few rows, whatever its share of the
         # bytes.
         share = max(
@@ -190,22 +214,27 @@ def _share(strategy: str, task: Task, large: list[str], small: dict[str, Part]) 
         parts[name] = _planned(strategy, task, name, share, left)
         left -= parts[name].feed.held_bytes
         in_all -= weight
-    return tuple(parts[name] for name in task.layouts)
+    return tuple(parts[name] for name in task.everything)
+
+
+def _ask(strategy: str, task: Task, name: str, share: int) -> Part:
+    ragged = isinstance(task.everything[name], RaggedLayout)
+    return (RAGGED_STRATEGIES if ragged else STRATEGIES)[strategy](task, name, share)
 
 
 def _planned(strategy: str, task: Task, name: str, share: int, left: int) -> Part:
     """A source's part; where its share is too small for the least of it, that least."""
     try:
-        return STRATEGIES[strategy](task, name, share)
+        return _ask(strategy, task, name, share)
     except Infeasible as why:
         least = why.needed_bytes - task.common_bytes
         if not share < least <= left:
             raise
-        return STRATEGIES[strategy](task, name, least)
+        return _ask(strategy, task, name, least)
 
 
 def _floor(task: Task, name: str) -> int:
-    layout = task.layouts[name]
+    layout = task.everything[name]
     chunk = layout.chunk_bytes + layout.read_overhead_bytes
     return 4 * task.threads * chunk + 2 * task.batch_rows * layout.row_bytes
 
@@ -259,12 +288,13 @@ def _fits(
     budget_bytes: int,
     strategies: Iterable[str],
     order: Order,
-    layouts: Mapping[str, Layout],
+    layouts: Mapping[str, Layout | RaggedLayout],
     machine: Machine,
     start_batch: int,
+    batch_bytes: int,
 ) -> bool:
     """Whether any of the strategies runs in such a budget."""
-    task = _task(budget_bytes, order, layouts, machine, start_batch)
+    task = _task(budget_bytes, order, layouts, machine, start_batch, batch_bytes)
     for strategy in strategies:
         try:
             _parts(strategy, task)
@@ -291,7 +321,7 @@ def _budget_error(
         return BudgetError(f"no strategy that is allowed can run this order: {reasons}")
     chunk, name = max(
         (layout.chunk_bytes + layout.read_overhead_bytes, name)
-        for name, layout in task.layouts.items()
+        for name, layout in task.everything.items()
     )
     return BudgetError(
         f"memory={show(task.budget_bytes)} cannot hold a batch of {task.batch_rows} rows "

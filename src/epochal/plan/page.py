@@ -65,6 +65,12 @@ def _facts(p: Prediction) -> list[tuple[str, str]]:
 def _feed(feed: FeedPlan) -> str:
     if feed.kind == "resident":
         return "memory"
+    if feed.kind == "ragged resident":
+        return "memory"
+    if feed.kind == "ragged stream":
+        return f"runs of {feed.run_items:,} items"
+    if feed.kind == "ragged window":
+        return f"windows of {feed.window_items:,} items"
     if feed.kind in ("stream", "window"):
         unit = "rows alone" if feed.alone else "whole chunks"
         return f"windows of {feed.window_rows:,} rows, {unit}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from epochal.layout import Layout
+from epochal.layout import Layout, RaggedLayout
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Prediction
@@ -42,7 +43,7 @@ class Task:
     """The question that strategies answer, one source at a time."""
 
     order: Order
-    layouts: dict[str, Layout] = field(repr=False)
+    everything: dict[str, Layout | RaggedLayout] = field(repr=False)
     machine: Machine
     threads: int
     budget_bytes: int
@@ -53,6 +54,17 @@ class Task:
     batch_group: int
     start: int
     start_batch: int
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Of the sources whose rows are all of one length."""
+        return {k: v for k, v in self.everything.items() if isinstance(v, Layout)}
+
+    def ragged(self, name: str) -> RaggedLayout:
+        """Of a source whose rows differ in length."""
+        layout = self.everything[name]
+        assert isinstance(layout, RaggedLayout)
+        return layout
 
     @property
     def batches_bytes(self) -> int:
@@ -93,6 +105,5 @@ class Task:
         """Wall seconds to read and decode so many bytes of a source on all threads that it lets
         work.
         """
-        layout = self.layouts[name]
-        threads = self.threads if layout.parallel else 1
+        threads = self.threads if self.everything[name].parallel else 1
         return decoded_bytes / self.machine.of(name).decode_bytes_per_s / threads

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import FormatError
 from epochal.layout import Layout
-from epochal.stores.store import Other
+from epochal.stores.store import AnySource, Other
 
 __all__ = ["ArraySource", "ArrayStore", "virtual_chunk_rows"]
 
@@ -63,7 +63,9 @@ class ArrayStore:
                 raise FormatError(
                     f"array {name!r} holds Python objects: give it a fixed-size dtype"
                 )
-        self.sources = {name: ArraySource(array) for name, array in arrays.items()}
+        self.sources: dict[str, AnySource] = {
+            name: ArraySource(array) for name, array in arrays.items()
+        }
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import FormatError
 from epochal.layout import RaggedLayout
-from epochal.stores.store import Source
+from epochal.stores.source import Source
 
-__all__ = ["RaggedSource"]
+__all__ = ["AnySource", "RaggedSource", "columns_of", "wrapped"]
 
 
 class RaggedSource:
@@ -55,6 +55,22 @@ class RaggedSource:
         self, state: tuple[str, dict[str, Source], NDArray[np.int64], int | None]
     ) -> None:
         self.__init__(*state)  # type: ignore[misc]
+
+
+AnySource = Source | RaggedSource
+
+
+def wrapped(source: AnySource, wrap: Callable[[Source], Source]) -> AnySource:
+    """A source, or each column of a ragged one, wrapped."""
+    if not isinstance(source, RaggedSource):
+        return wrap(source)
+    columns = {name: wrap(column) for name, column in source.columns.items()}
+    return RaggedSource(source.name, columns, source.layout.offsets, source.layout.n_columns)
+
+
+def columns_of(source: AnySource) -> list[Source]:
+    """What of a source is read: itself, or its columns."""
+    return list(source.columns.values()) if isinstance(source, RaggedSource) else [source]
 
 
 def _check(name: str, columns: Mapping[str, Source], offsets: NDArray[np.int64]) -> None:

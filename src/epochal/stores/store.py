@@ -9,37 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from epochal.stores.ragged import AnySource
+from epochal.stores.source import Source
 
-from epochal.layout import Layout
-
-__all__ = ["Other", "Source", "Store"]
-
-
-class Source(Protocol):
-    """One named array of a store. Reads may come from many threads at once."""
-
-    @property
-    def layout(self) -> Layout:
-        """Where the rows lie."""
-        ...
-
-    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Read and decode the chunks ``[start, stop)`` into `out`, ``(rows of those chunks,
-        *row_shape)``, C-contiguous.
-
-        Equal to the same rows of the file, bit for bit. Consecutive chunks come in one call so that
-        a store can read neighbours together. Raises `DamageError` naming file, source, chunk and
-        rows; `ChangedError`.
-        """
-        ...
-
-    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Read single rows (any order, repeats allowed) into `out`; only where
-        ``layout.rows_alone``.
-        """
-        ...
+__all__ = ["AnySource", "Other", "Source", "Store"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +35,7 @@ class Store(Protocol):
         ...
 
     @property
-    def sources(self) -> Mapping[str, Source]:
+    def sources(self) -> Mapping[str, AnySource]:
         """Every array that could be a source, by its path without a leading slash, in the file's
         order.
         """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.layout import Layout
-from epochal.stores.store import Other, Source
+from epochal.stores.store import AnySource, Other, Source
 
 __all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "SourceStore", "TornSource"]
 
@@ -57,7 +57,7 @@ class ChunkedArrays:
     groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, arrays: Mapping[str, tuple[NDArray[Any], int]]) -> None:
-        self.sources: dict[str, Source] = {
+        self.sources: dict[str, AnySource] = {
             name: _ChunkedArray(array, chunk_rows) for name, (array, chunk_rows) in arrays.items()
         }
 
@@ -72,8 +72,8 @@ class SourceStore:
     others: tuple[Other, ...] = ()
     groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        self.sources: dict[str, Source] = dict(sources)
+    def __init__(self, sources: Mapping[str, AnySource]) -> None:
+        self.sources: dict[str, AnySource] = dict(sources)
 
     def close(self) -> None:
         """Nothing to give back."""
