@@ -16,6 +16,7 @@ import numpy as np
 from epochal.errors import UnsafeError
 from epochal.stores.descriptor import Stamp, changed
 from epochal.stores.filters import Filter, describe, why_not
+from epochal.stores.hdf5_attributes import attributes_of_groups
 from epochal.stores.hdf5_chunks import (
     MAX_CHUNKS,
     ChunkIndex,
@@ -82,10 +83,11 @@ def index_file(
     with open_quietly(path) as file:
         context = _File(path, before, file.userblock_size, rules)
         sources, others = _survey(file, context)
+        groups = attributes_of_groups(file, [facts.name for facts in sources])
     after = Stamp.at(path)
     if after != before:
         raise changed(path, before, after)
-    return FileFacts(path, before, tuple(sources), tuple(others))
+    return FileFacts(path, before, tuple(sources), tuple(others), groups)
 
 
 def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
