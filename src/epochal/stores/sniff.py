@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from epochal.errors import EpochalError, FileMissingError, FormatError
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
@@ -18,12 +18,12 @@ from epochal.stores.store import Store
 
 __all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "open_store"]
 
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 # What other formats begin with, so that an error can name them.
 KNOWN = {
-    b"PK\x03\x04": "a zip archive (.npz, .zip)",
-    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"PK\x03\x04": "a zip archive without arrays",
     b"MATLAB 5.0": "a MATLAB file of version 5 (save it with -v7.3 to get HDF5)",
     b"CDF": "a netCDF 3 file (nccopy -k nc4 makes it HDF5)",
     b"\x0e\x03\x13\x01": "an HDF4 file (h4toh5 makes it HDF5)",
@@ -75,8 +75,21 @@ def _never(file: File) -> bool:
     return False
 
 
+def _is_npy(file: File) -> bool:
+    return _head(file, 6) == b"\x93NUMPY"
+
+
+def _is_npz(file: File) -> bool:
+    """A zip archive that holds an array."""
+    return _head(file, 4) in ZIP_MAGIC and any(
+        name.endswith(".npy") for name in _load("epochal.stores.archive:members")(file)
+    )
+
+
 FORMATS = (
     Format("hdf5", _is_hdf5, "epochal.stores.hdf5:HDF5Store"),
+    Format("npy", _is_npy, "epochal.stores.npy:NpyStore"),
+    Format("npz", _is_npz, "epochal.stores.npz:NpzStore"),
     Format("h5py", _never, "epochal.stores.hdf5:LibraryStore"),
 )
 
@@ -124,13 +137,15 @@ def open_store(
 def _open_file(file: File, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     found = _sniff(file)
     chosen = next((each for each in FORMATS if each.name == backend), found)
-    return _load(chosen.opener)(file, allow=allow, untrusted=untrusted)
+    store: Store = _load(chosen.opener)(file, allow=allow, untrusted=untrusted)
+    return store
 
 
 def _open_tree(tree: Tree, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     for each in TREE_FORMATS:
         if any(_holds(tree, mark) for mark in each.marks):
-            return _load(each.opener)(tree, allow=allow, untrusted=untrusted)
+            store: Store = _load(each.opener)(tree, allow=allow, untrusted=untrusted)
+            return store
     raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
 
 
@@ -142,10 +157,10 @@ def _holds(tree: Tree, key: str) -> bool:
     return True
 
 
-def _load(opener: str) -> Callable[..., Store]:
+def _load(opener: str) -> Callable[..., Any]:
     """A store's module is imported when the first file asks for it: each brings a library along."""
     module, name = opener.split(":")
-    return cast(Callable[..., Store], getattr(import_module(module), name))
+    return cast(Callable[..., Any], getattr(import_module(module), name))
 
 
 def _sniff(file: File) -> Format:
