@@ -7,7 +7,6 @@ import keyword
 import os
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,8 @@ from epochal.schemes.piles import KeyOrder
 from epochal.stores import open_store
 from epochal.stores.memory import ArrayStore
 from epochal.stores.ragged import RaggedSource, columns_of
-from epochal.stores.sparse import assemble, pair
-from epochal.stores.store import AnySource, Other, Store
+from epochal.stores.sparse import pair
+from epochal.stores.store import AnySource, Other, Store, largest_group
 from epochal.view import RaggedView, Selection, SourceView
 
 __all__ = ["Dataset", "from_arrays", "open_dataset"]
@@ -427,21 +426,8 @@ def _chunk_rows(layout: Layout | RaggedLayout) -> int:
     return max(1, column.chunk_rows * layout.n_rows // max(column.n_rows, 1))
 
 
-def _default_sources(sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
-    """Sources whose first axis agrees with the largest group: most sources, then most bytes."""
-    groups: dict[int, dict[str, AnySource]] = {}
-    for name, source in sources.items():
-        groups.setdefault(source.layout.n_rows, {})[name] = source
-    if not groups:
-        return {}
-    return max(
-        groups.values(),
-        key=lambda g: (len(g), sum(source.layout.decoded_bytes for source in g.values())),
-    )
-
-
 def open_dataset(
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     sources: Iterable[str] | None = None,
     aliases: Mapping[str, str | tuple[str, str]] | None = None,
@@ -458,7 +444,9 @@ def open_dataset(
     Parameters
     ----------
     target
-        Path of an HDF5 file of any writer.
+        A file: HDF5 of any writer, ``.npy``, ``.npz``; a Zarr folder or archive. Several of them as
+        one, rows one after another: a list, a pattern (``"part-*.h5"``) or a folder, in natural
+        order of their names.
     sources
         Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose
         first axis agrees with the largest group of datasets.
@@ -477,9 +465,7 @@ def open_dataset(
     FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
     """
     _only_default(mode=(mode, "r"), spaces=(spaces, None), split=(split, None))
-    store = assemble(
-        open_store(Path(target), backend=backend, allow=tuple(allow), untrusted=untrusted)
-    )
+    store = open_store(target, backend=backend, allow=tuple(allow), untrusted=untrusted)
     try:
         dataset = Dataset(store, _choose_sources(store, sources, aliases or {}))
         if load_all:
@@ -504,7 +490,7 @@ def _choose_sources(
         return {new.get(id(source), name): source for name, source in chosen.items()}
     taken = {id(part) for source in named.values() for part in (source, *columns_of(source))}
     rest = {n: source for n, source in store.sources.items() if id(source) not in taken}
-    return _default_sources({**named, **rest})
+    return largest_group({**named, **rest})
 
 
 def _aliased(alias: str, target: str | tuple[str, str], store: Store) -> AnySource:

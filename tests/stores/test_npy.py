@@ -186,8 +186,7 @@ def test_damage_in_a_compressed_member_is_found(tmp_path):
     path.write_bytes(data)
     source = source_of(path)
     with pytest.raises(DamageError, match=r"source 'X', chunk \d, rows .*does not unpack"):
-        for chunk in range(source.layout.n_chunks):
-            read(source, chunk, chunk + 1)
+        read(source, 0, source.layout.n_chunks)
 
 
 def archive(path, *members):

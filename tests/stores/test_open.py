@@ -33,7 +33,7 @@ def test_a_missing_file(tmp_path, simple):
 
 
 def test_a_directory(tmp_path):
-    with pytest.raises(FormatError, match="found a directory; name a file in it"):
+    with pytest.raises(FormatError, match="a folder in which no file is of a format"):
         open_store(tmp_path)
 
 

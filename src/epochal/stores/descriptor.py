@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import weakref
+from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from epochal.errors import ChangedError, FileMissingError, FormatError
@@ -34,6 +35,28 @@ class Stamp(NamedTuple):
         return cls.of(os.stat(path))
 
 
+class _Handle:
+    """An open descriptor: closed when nobody reads by it any more."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+    def read(self, parts: Sequence[memoryview], offset: int) -> int:
+        """See `epochal.stores.file.Read`."""
+        return read_into(self.fd, parts, offset)
+
+
+# Files that are open, in the order in which they were opened. Of a thousand files read as one only
+# so many stay open: the oldest is let go of, which closes it once no thread reads by it.
+MAX_OPEN = 256
+_opened: deque[weakref.ref[Descriptor]] = deque()
+
+
 class Descriptor:
     """A local file (`epochal.stores.file.File`): a plain descriptor that is opened when first read.
 
@@ -48,9 +71,9 @@ class Descriptor:
         self.stamp = stamp
         self.size_bytes = stamp.size_bytes
         self._closed = False
-        # The descriptor, under the key 0, once it is open. A dict, since its `setdefault` settles a
+        # The handle, under the key 0, once it is open. A dict, since its `setdefault` settles a
         # race of two threads without a lock, which a fork might find held for ever.
-        self._open: dict[int, int] = {}
+        self._open: dict[int, _Handle] = {}
 
     def __getstate__(self) -> tuple[str, Stamp, bool]:
         return self.path, self.stamp, self._closed
@@ -59,35 +82,29 @@ class Descriptor:
         self.__init__(state[0], state[1])  # type: ignore[misc]
         self._closed = state[2]
 
-    def __del__(self) -> None:
-        if hasattr(self, "_open"):  # not so if unpickling it failed
-            self.close()
-
     def checked(self) -> Read:
         """Reads of the file, unchanged since it was indexed. Costs one ``fstat``."""
-        fd = self._open.get(0)
-        if fd is None:
-            fd = self._reopen()
-        self._compare(os.fstat(fd))
-        return partial(read_into, fd)
+        handle = self._open.get(0) or self._reopen()
+        self._compare(os.fstat(handle.fd))
+        return handle.read
 
     def close(self) -> None:
         """Give the descriptor back."""
         self._closed = True
-        fd = self._open.pop(0, None)
-        if fd is not None:
-            os.close(fd)
+        self._open.pop(0, None)
 
-    def _reopen(self) -> int:
+    def _reopen(self) -> _Handle:
         if self._closed:
             raise FormatError(
                 f"{self.path}: asked for rows of a store that was closed; open the file again"
             )
-        fd = open_for_reading(self.path)
-        first = self._open.setdefault(0, fd)
-        if first != fd:
-            os.close(fd)
-        return first
+        handle = self._open.setdefault(0, _Handle(open_for_reading(self.path)))
+        _opened.append(weakref.ref(self))
+        while len(_opened) > MAX_OPEN:
+            oldest = _opened.popleft()()
+            if oldest is not None and oldest is not self:
+                oldest._open.pop(0, None)
+        return handle
 
     def _compare(self, status: os.stat_result) -> None:
         s = self.stamp

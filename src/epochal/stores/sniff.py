@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from glob import glob
 from importlib import import_module
 from typing import Any, cast
 
@@ -14,10 +16,12 @@ from epochal.errors import EpochalError, FileMissingError, FormatError
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
 from epochal.stores.file import File, Tree
 from epochal.stores.folder import LocalTree
-from epochal.stores.store import Store
+from epochal.stores.sparse import assemble
+from epochal.stores.store import Other, Store
 
-__all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "open_store"]
+__all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "matching", "natural", "open_store"]
 
+NUMBER = re.compile(r"(\d+)")
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -97,7 +101,7 @@ TREE_FORMATS: tuple[TreeFormat, ...] = ()
 
 
 def open_store(
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     backend: str = "auto",
     allow: Collection[str] = (),
@@ -108,7 +112,8 @@ def open_store(
     Parameters
     ----------
     target
-        A file, or a folder that is one dataset.
+        A file, a folder that is one dataset, or several of them as one: a list, a pattern, or a
+        folder of files.
     backend
         ``"auto"``, or the name of a format: ``"hdf5"``; ``"h5py"`` reads HDF5 through the h5py
         library alone, slowly.
@@ -125,28 +130,88 @@ def open_store(
     FormatError
         No store can read it.
     """
-    path = os.fspath(target)
     names = [each.name for each in FORMATS] + [each.name for each in TREE_FORMATS]
     if backend != "auto" and backend not in names:
         raise FormatError(f"backend={backend!r} is not one of: auto, {', '.join(names)}")
+    options = {"backend": backend, "allow": allow, "untrusted": untrusted}
+    if not isinstance(target, str | os.PathLike):
+        return _many(f"{len(target)} files", [os.fspath(each) for each in target], options)
+    path = os.fspath(target)
+    if not os.path.lexists(path) and any(sign in path for sign in "*?["):
+        return _many(path, matching(path), options)
     if os.path.isdir(path):
-        return _open_tree(LocalTree(path), backend, allow, untrusted)
+        tree = LocalTree(path)
+        if _tree_format(tree) is None:
+            return _folder(path, options)
+        return _open_tree(tree, backend, allow, untrusted)
     return _open_file(_local(path), backend, allow, untrusted)
+
+
+def _many(name: str, paths: list[str], options: dict[str, Any]) -> Store:
+    if not paths:
+        raise FormatError(f"{name}: no file was named")
+    if len(paths) == 1:
+        return open_store(paths[0], **options)
+    return _joined(name, [open_store(path, **options) for path in paths], [])
+
+
+def _folder(path: str, options: dict[str, Any]) -> Store:
+    """All that a store can read in a folder; the rest is listed with the reason."""
+    stores: list[Store] = []
+    others: list[Other] = []
+    for name in natural(os.listdir(path)):
+        inside = os.path.join(path, name)
+        if name.startswith(".") or (
+            os.path.isdir(inside) and _tree_format(LocalTree(inside)) is None
+        ):
+            continue
+        try:
+            stores.append(open_store(inside, **options))
+        except FormatError as error:
+            others.append(Other(name, str(error)))
+    if not stores:
+        why = f": {others[0].why}" if others else ""
+        raise FormatError(f"{path}: a folder in which no file is of a format that is read{why}")
+    return stores[0] if len(stores) == 1 and not others else _joined(path, stores, others)
+
+
+def _joined(name: str, stores: list[Store], others: list[Other]) -> Store:
+    joined: Store = _load("epochal.stores.concat:ConcatStore")(name, stores, others)
+    return joined
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Names in the order that people expect.
+
+    >>> natural(["part-10", "part-9"])
+    ['part-9', 'part-10']
+    """
+    return sorted(names, key=lambda n: [p.zfill(20) if p.isdigit() else p for p in NUMBER.split(n)])
+
+
+def matching(pattern: str) -> list[str]:
+    """What a pattern names, in natural order. Raises `FileMissingError` where that is nothing."""
+    found = natural(glob(pattern, recursive=True))
+    if not found:
+        raise FileMissingError(f"{pattern}: the pattern matches no file")
+    return found
 
 
 def _open_file(file: File, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     found = _sniff(file)
     chosen = next((each for each in FORMATS if each.name == backend), found)
-    store: Store = _load(chosen.opener)(file, allow=allow, untrusted=untrusted)
-    return store
+    return assemble(_load(chosen.opener)(file, allow=allow, untrusted=untrusted))
 
 
 def _open_tree(tree: Tree, backend: str, allow: Collection[str], untrusted: bool) -> Store:
-    for each in TREE_FORMATS:
-        if any(_holds(tree, mark) for mark in each.marks):
-            store: Store = _load(each.opener)(tree, allow=allow, untrusted=untrusted)
-            return store
-    raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
+    found = _tree_format(tree)
+    if found is None:
+        raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
+    return assemble(_load(found.opener)(tree, allow=allow, untrusted=untrusted))
+
+
+def _tree_format(tree: Tree) -> TreeFormat | None:
+    return next((e for e in TREE_FORMATS if any(_holds(tree, mark) for mark in e.marks)), None)
 
 
 def _holds(tree: Tree, key: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from epochal.stores.ragged import AnySource
 from epochal.stores.source import Source
 
-__all__ = ["AnySource", "Other", "Source", "Store"]
+__all__ = ["AnySource", "Other", "Source", "Store", "largest_group"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,16 @@ class Store(Protocol):
     def close(self) -> None:
         """Give back descriptors. A closed store may not be read."""
         ...
+
+
+def largest_group(sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
+    """Sources whose first axis agrees with the largest group: most sources, then most bytes."""
+    groups: dict[int, dict[str, AnySource]] = {}
+    for name, source in sources.items():
+        groups.setdefault(source.layout.n_rows, {})[name] = source
+    if not groups:
+        return {}
+    return max(
+        groups.values(),
+        key=lambda g: (len(g), sum(source.layout.decoded_bytes for source in g.values())),
+    )
