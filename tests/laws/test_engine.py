@@ -15,6 +15,7 @@ from epochal.batches import Batches, Settings
 from epochal.dataset import Dataset
 from epochal.errors import BudgetError
 from epochal.plan.machine import Machine, Rates
+from epochal.stores.concat import ConcatSource
 from epochal.stores.memory import ArraySource
 from epochal.testing.stores import ChunkedArrays, CountingSource, SourceStore
 
@@ -54,16 +55,19 @@ class Case:
     decode_bytes_per_s: float = 300e6
     counting: dict[str, CountingSource] = field(default_factory=dict)
     budget_bytes: int = 0
+    files: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, array in self.arrays.items():
-            chunk_rows = self.chunk_rows[name]
-            source = (
-                ArraySource(array, chunk_rows)
-                if self.alone[name]
-                else ChunkedArrays({name: (array, chunk_rows)}).sources[name]
-            )
+            # Several files as one have short chunks in their midst.
+            parts = [self._part(name, part) for part in np.split(array, self.files.get(name, []))]
+            source = parts[0] if len(parts) == 1 else ConcatSource(parts)
             self.counting[name] = CountingSource(source)
+
+    def _part(self, name: str, array: np.ndarray) -> Any:
+        if self.alone[name]:
+            return ArraySource(array, self.chunk_rows[name])
+        return ChunkedArrays({name: (array, self.chunk_rows[name])}).sources[name]
 
     @property
     def n_view_rows(self) -> int:
@@ -167,13 +171,14 @@ def cases(draw, strategy, names=schemes.NAMES, world=None):
     n_sources = draw(st.sampled_from((1, 1, 2, 3)))
     if strategy == "stream":
         names = [name for name in names if name in MONOTONE]
-    arrays, chunk_rows, alone = {}, {}, {}
+    arrays, chunk_rows, alone, files = {}, {}, {}, {}
     for k in range(n_sources):
         name = f"s{k}"
         shape, dtype = draw(st.sampled_from(ROW_SHAPES)), draw(st.sampled_from(DTYPES))
         arrays[name] = made_array(n_rows, shape, dtype, seed=k + n_rows)
         chunk_rows[name] = draw(st.integers(1, min(n_rows + 5, 80)) | st.just(n_rows + 5))
         alone[name] = strategy == "gather" or draw(st.booleans())
+        files[name] = sorted(draw(st.lists(st.integers(0, n_rows), max_size=3)))
     selection = None
     if n_rows > 1 and draw(st.integers(0, 2)) == 0:
         kept = np.random.default_rng(n_rows).random(n_rows) < draw(st.sampled_from((0.2, 0.9)))
@@ -192,6 +197,7 @@ def cases(draw, strategy, names=schemes.NAMES, world=None):
         threads=draw(st.integers(1, 3)),
         slack=draw(st.sampled_from((1.0, 1.0, 1.1, 1.5, 3.0, 10.0))),
         selection=selection,
+        files=files,
     )
 
 

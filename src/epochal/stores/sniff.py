@@ -21,6 +21,7 @@ from epochal.stores.store import Other, Store
 
 __all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "matching", "natural", "open_store"]
 
+ZARR_MARKS = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}
 NUMBER = re.compile(r"(\d+)")
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -83,21 +84,34 @@ def _is_npy(file: File) -> bool:
     return _head(file, 6) == b"\x93NUMPY"
 
 
+def _holds_zarr(file: File) -> bool:
+    """A zip archive with metadata of Zarr at its root."""
+    return not ZARR_MARKS.isdisjoint(_members(file))
+
+
 def _is_npz(file: File) -> bool:
     """A zip archive that holds an array."""
-    return _head(file, 4) in ZIP_MAGIC and any(
-        name.endswith(".npy") for name in _load("epochal.stores.archive:members")(file)
-    )
+    return any(name.endswith(".npy") for name in _members(file))
+
+
+def _members(file: File) -> Collection[str]:
+    if _head(file, 4) not in ZIP_MAGIC:
+        return ()
+    found: dict[str, Any] = _load("epochal.stores.archive:members")(file)
+    return found.keys()
 
 
 FORMATS = (
     Format("hdf5", _is_hdf5, "epochal.stores.hdf5:HDF5Store"),
     Format("npy", _is_npy, "epochal.stores.npy:NpyStore"),
+    Format("zarr-zip", _holds_zarr, "epochal.stores.zarr_store:ZarrZipStore"),
     Format("npz", _is_npz, "epochal.stores.npz:NpzStore"),
     Format("h5py", _never, "epochal.stores.hdf5:LibraryStore"),
 )
 
-TREE_FORMATS: tuple[TreeFormat, ...] = ()
+TREE_FORMATS = (
+    TreeFormat("zarr", tuple(sorted(ZARR_MARKS)), "epochal.stores.zarr_store:ZarrStore"),
+)
 
 
 def open_store(
