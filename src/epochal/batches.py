@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epochal.errors import MismatchError, ScratchError
+from epochal.errors import DamageWarning, MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
 from epochal.execute.probe import Measured, probe
 from epochal.execute.run import Run, discard
 from epochal.execute.scratch import scratch_folder
+from epochal.execute.skip import Ledger, skipping
 from epochal.plan.choose import choose
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order, Rows
@@ -49,6 +51,7 @@ class Settings:
     strategies: tuple[str, ...] | None = None
     machine: Machine | None = None
     progress: bool = False
+    on_error: str = "raise"
 
 
 class Batches:
@@ -73,8 +76,13 @@ class Batches:
         finish_is_cheap: bool = True,
         measured: Measured | None = None,
     ) -> None:
-        self._sources = dict(sources)
         self._settings = settings
+        self._ledger = Ledger() if settings.on_error == "skip" else None
+        self._warned = False
+        self._sources = dict(sources)
+        if self._ledger is not None:
+            for name, source in sources.items():
+                self._sources[name] = skipping(name, source, self._ledger)
         self._finish = finish
         self._finish_is_cheap = finish_is_cheap
         self._measured = measured or Measured()
@@ -221,6 +229,7 @@ class Batches:
                         run = self._without_scratch()
                         continue
                     self._batch += 1
+                    self._warn()
                     yield batch
                     advance()
                     self._check_turn(turn)
@@ -228,6 +237,18 @@ class Batches:
         finally:
             if self._running is run:  # abandoned: the next iteration starts where this one did
                 self._abandon(run)
+
+    def _warn(self) -> None:
+        """Name rows that are left out, once."""
+        if self._ledger and not self._warned:
+            self._warned = True
+            first = self._ledger.entries()[0]
+            warnings.warn(
+                f"rows {first.first_row} to {first.stop_row - 1} cannot be read and are left out: "
+                f"{first.why}. Others may follow: see stats.skipped",
+                DamageWarning,
+                stacklevel=3,
+            )
 
     def _check_turn(self, turn: int) -> None:
         if turn != self._turn:
@@ -272,6 +293,7 @@ class Batches:
             finish_is_cheap=self._finish_is_cheap,
             kept=kept,
             start_batch=start,
+            ledger=self._ledger,
         )
 
     def _without_scratch(self) -> Run:
@@ -417,10 +439,13 @@ class Batches:
             "finish_is_cheap": self._finish_is_cheap,
             "order": self._order,
             "batch": self._batch,
+            "ledger": self._ledger,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._sources = state["sources"]
+        self._ledger = state["ledger"]
+        self._warned = False
         self._settings = state["settings"]
         self._finish = state["finish"]
         self._finish_is_cheap = state["finish_is_cheap"]

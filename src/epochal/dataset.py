@@ -149,6 +149,7 @@ class Dataset:
         shard: tuple[int, int] = (0, 1),
         progress: bool = False,
         ragged: str = "offsets",
+        on_error: str = "raise",
     ) -> Batches:
         """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are
         yours to keep.
@@ -183,6 +184,11 @@ class Dataset:
             sparse rows data, indices, offsets and width), ``"padded"`` with zeros to the longest
             of the batch, and of sparse rows ``"csr"`` (a `scipy.sparse.csr_array`) or ``"dense"``.
             `memory` counts the rows as they are stored, not what padding makes of them.
+        on_error
+            ``"raise"`` a `DamageError` at the batch that holds rows of a chunk that does not
+            decode, or ``"skip"`` those rows: they are left out of all sources, so that their batch
+            gets shorter (or empty: the number of batches stays), counted and listed in
+            `Batches.stats`, and named in a `DamageWarning` once.
 
         Raises
         ------
@@ -191,6 +197,8 @@ class Dataset:
         SourceNameError
             No such source.
         """
+        if on_error not in ("raise", "skip"):
+            raise MismatchError(f"on_error={on_error!r} is not one of: raise, skip")
         chosen = self._chosen(sources)
         for name, source in chosen.items():
             if isinstance(source, RaggedSource):
@@ -203,6 +211,7 @@ class Dataset:
             threads=default_threads() if threads is None else _positive("threads", threads),
             scratch=scratch,
             progress=progress,
+            on_error=on_error,
         )
         return self._batches(
             chosen,

@@ -25,6 +25,7 @@ __all__ = [
     "BudgetError",
     "ChangedError",
     "DamageError",
+    "DamageWarning",
     "EpochalError",
     "FileMissingError",
     "FormatError",
@@ -78,6 +79,10 @@ class UnsafeError(EpochalError, PermissionError):
 
 class DamageError(EpochalError, OSError):
     """A chunk that does not decode to what its file declares."""
+
+
+class DamageWarning(UserWarning):
+    """Rows were left out, since their chunks do not decode (``on_error="skip"``)."""
 
 
 class ChangedError(EpochalError, OSError):

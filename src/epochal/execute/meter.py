@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.skip import Skipped
 from epochal.stores.ragged import AnySource, wrapped
 from epochal.stores.store import Source
 
@@ -41,6 +42,9 @@ class Stats:
         From the first request to the last batch, and to the first.
     strategy
         The strategy that ran.
+    rows_skipped, skipped
+        Rows left out of batches since they cannot be read (``on_error="skip"``), and which ones of
+        the file those are: source, first row, the row after the last, why.
     """
 
     rows: int = 0
@@ -54,6 +58,8 @@ class Stats:
     seconds: float = 0.0
     first_batch_seconds: float = 0.0
     strategy: str = ""
+    rows_skipped: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 class Meter:
@@ -74,6 +80,13 @@ class Meter:
         """Count bytes written to scratch."""
         with self._lock:
             self.stats.bytes_spilled += n_bytes
+
+    def skip(self, n_rows: int, skipped: list[Skipped]) -> None:
+        """Count rows left out of a batch."""
+        with self._lock:
+            self.stats.rows_skipped += n_rows
+            self.stats.rows -= n_rows
+            self.stats.skipped = skipped
 
     def count(self, read: int, decoded: int, chunks: int, seconds: float) -> None:
         """Count one read."""

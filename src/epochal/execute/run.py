@@ -18,6 +18,7 @@ from epochal.execute.pool import Pool
 from epochal.execute.ragged import RaggedResidentFeed, RaggedStreamFeed, RaggedWindowFeed
 from epochal.execute.ragged_spool import RaggedSpoolFeed
 from epochal.execute.resident import ResidentFeed
+from epochal.execute.skip import Ledger
 from epochal.execute.stream import StreamFeed
 from epochal.execute.window import WindowFeed
 from epochal.layout import Layout
@@ -33,6 +34,7 @@ Arrays = tuple[Room, ...]
 class _Made(NamedTuple):
     """A batch that is being made: where its rows come from, and the arrays they go to."""
 
+    batch: int
     tickets: list[Ticket]
     rows: slice | NDArray[np.int64] | None
     arrays: Arrays
@@ -57,6 +59,8 @@ class Run:
         Applied to each batch's arrays, on the pool unless it is cheap.
     kept
         What the last epoch's `leave` returned.
+    ledger
+        Rows to leave out of batches, where any are to be.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Run:
         finish_is_cheap: bool,
         kept: Mapping[str, Any],
         start_batch: int = 0,
+        ledger: Ledger | None = None,
     ) -> None:
         self.plan = plan
         self.meter = meter
@@ -80,6 +85,7 @@ class Run:
         self._order = order
         self._pool = pool
         self._finish = finish
+        self._ledger = ledger
         self._sources = meter.wrap(sources)
         self._batch = self._submitted = start_batch
         self._waiting: deque[Callable[[], list[Any]]] = deque()
@@ -152,7 +158,9 @@ class Run:
                 tickets = self._admit(self._submitted, must)
                 if tickets is None:
                     break
-                group.append(_Made(tickets, self._rows(self._submitted), self._room()))
+                group.append(
+                    _Made(self._submitted, tickets, self._rows(self._submitted), self._room())
+                )
                 self._submitted += 1
             if not group:
                 return
@@ -216,7 +224,20 @@ class Run:
             rows = self._row_feed.rows(one.tickets[self._feeds.index(self._row_feed)])
         for feed, ticket, out in zip(self._feeds, one.tickets, one.arrays, strict=True):
             feed.gather(ticket, rows, out)
-        return one.arrays
+        return self._without_skipped(one) if self._ledger else one.arrays
+
+    def _without_skipped(self, one: _Made) -> Arrays:
+        """A batch without the rows that some source could not read."""
+        assert self._ledger is not None
+        if self._row_feed is not None:
+            rows = self._row_feed.rows(one.tickets[self._feeds.index(self._row_feed)])
+        else:
+            rows = self._order.row_array(*self._order.bounds(one.batch))
+        keep = self._ledger.good(rows)
+        if keep.all():
+            return one.arrays
+        self.meter.skip(len(keep) - int(keep.sum()), self._ledger.entries())
+        return tuple(array[keep] for array in one.arrays)
 
     def salvage(self) -> dict[str, Any]:
         """After the run was stopped midway: what starting it again may keep, by source."""
