@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from epochal.ragged import Ragged, SparseRows
+
 __all__ = ["Epoch", "PeakMemory", "median", "run_epochs"]
 
 
@@ -90,8 +92,13 @@ def _run(iteration: Iteration, meter: PeakMemory) -> Epoch:
     started = time.perf_counter()
     for batch in iteration:
         first = first or time.perf_counter() - started
-        n_rows += len(batch[0])
+        n_rows += _rows(batch[0])
     return Epoch(time.perf_counter() - started, n_rows, first, meter.lap())
+
+
+def _rows(first: Any) -> int:
+    """Rows of a batch's first source, which may be of varying length."""
+    return len(first.lengths) if isinstance(first, Ragged | SparseRows) else len(first)
 
 
 def median(values: Iterable[float]) -> float:

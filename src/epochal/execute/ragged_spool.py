@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections import deque
 from concurrent.futures import Future
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.meter import Meter
-from epochal.execute.pieces import copy_pieces
+from epochal.execute.pieces import are_long, copy_pieces, views_of
 from epochal.execute.pool import Pool, wait
 from epochal.execute.ragged import Rooms, items_of
 from epochal.execute.scratch import ScratchFile
@@ -195,14 +194,17 @@ class RaggedSpoolFeed:
         """Write what a block brings for the piles that are not kept, pile after pile."""
         assert self._scratch is not None
         ends = np.cumsum(counts)
-        shape = (int(ends[-1]), *items.shape[1:])
-        n_bytes = prod(shape) * items.dtype.itemsize
-        packed = self._pool.temporary(n_bytes, "sorted").view(items.dtype).reshape(shape)
-        copy_pieces(items, begins, packed, ends - counts, counts)
+        item_bytes = items.nbytes // len(items)
+        if are_long(counts):
+            at = self._scratch.append_views(views_of(items, begins, counts))
+        else:
+            shape = (int(ends[-1]), *items.shape[1:])
+            packed = self._pool.temporary(int(ends[-1]) * item_bytes, "sorted")
+            packed = packed.view(items.dtype).reshape(shape)
+            copy_pieces(items, begins, packed, ends - counts, counts)
+            at = self._scratch.append([packed])
         heads = _heads(piles)
-        at = self._scratch.append([packed])
-        self._meter.spill(packed.nbytes)
-        item_bytes = packed.nbytes // max(len(packed), 1)
+        self._meter.spill(int(ends[-1]) * item_bytes)
         here = piles[heads] - self._n_kept
         column.items[here, block] = np.add.reduceat(counts, heads)
         column.at[here, block] = at + (ends - counts)[heads] * item_bytes

@@ -19,6 +19,7 @@ from epochal.sizes import show
 
 __all__ = ["ScratchFile", "scratch_folder"]
 
+IOV_MAX = 1024
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Buffer = NDArray[Any]
 
@@ -55,12 +56,19 @@ class ScratchFile:
 
     def append(self, buffers: Sequence[Buffer]) -> int:
         """Write buffers one after another; returns where."""
-        n_bytes = sum(buffer.nbytes for buffer in buffers)
+        return self.append_views([buffer.data.cast("B") for buffer in buffers if buffer.nbytes])
+
+    def append_views(self, views: Sequence[memoryview]) -> int:
+        """The same of bytes: any number of them in few calls."""
         with self._lock:
             at = self._end
-            self._end += n_bytes
-        views = [buffer.data.cast("B") for buffer in buffers if buffer.nbytes]
-        self._write(views, at)
+            self._end += sum(map(len, views))
+        offset = at
+        for first in range(0, len(views), IOV_MAX):
+            some = list(views[first : first + IOV_MAX])
+            n_bytes = sum(map(len, some))
+            self._write(some, offset)
+            offset += n_bytes
         return at
 
     def _write(self, views: list[memoryview], at: int) -> None:
