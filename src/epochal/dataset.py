@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import keyword
 import os
+import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,9 @@ from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
 from epochal.ragged import Block, check_form, form_of
 from epochal.schemes.piles import KeyOrder
+from epochal.splits import splits_of, take_split
 from epochal.stores import open_store
+from epochal.stores.columns import column_of, columns_in
 from epochal.stores.memory import ArrayStore
 from epochal.stores.ragged import RaggedSource, columns_of
 from epochal.stores.sparse import pair
@@ -99,7 +102,19 @@ class Dataset:
         source = self._source(name)
         if isinstance(source, RaggedSource):
             return RaggedView(name, source, self._selection)
-        return SourceView(name, source, self._selection)
+        return SourceView(name, source, self._selection, self._axes(source))
+
+    def _axes(self, source: AnySource) -> tuple[str, ...]:
+        path = next((n for n, each in self.store.sources.items() if each is source), "")
+        names = self.store.groups.get(path, {}).get("dimension_names", ())
+        return tuple(str(name) for name in names)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names that `epochal.open` takes for ``split=``: those of the file's own table (Fuel's
+        ``split`` attribute), else its groups.
+        """
+        return splits_of(self.store)
 
     def __contains__(self, name: object) -> bool:
         return name in self._sources
@@ -375,8 +390,8 @@ def _tuple_type(names: tuple[str, ...]) -> Any:
     """A named tuple type; fields are the last parts of the names where those are distinct
     identifiers.
     """
-    last = [name.rpartition("/")[2] for name in names]
-    short = last if len(set(last)) == len(last) else [name.replace("/", "_") for name in names]
+    last = [re.split("[/:]", name)[-1] for name in names]
+    short = last if len(set(last)) == len(last) else [re.sub("[/:]", "_", name) for name in names]
     fields = [
         name
         if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
@@ -389,16 +404,26 @@ def _tuple_type(names: tuple[str, ...]) -> Any:
 
 
 def pick(name: str, sources: Mapping[str, AnySource], store: Store) -> AnySource:
-    """A source by its name, with or without a leading slash."""
+    """A source by its name, with or without a leading slash; a column of a table by
+    ``"table:column"``.
+    """
     for known in (sources, store.sources):
         for candidate in (name, name.strip("/")):
             if candidate in known:
                 return known[candidate]
+            table, colon, field = candidate.partition(":")
+            found = known.get(table) if colon else None
+            if found is not None and not isinstance(found, RaggedSource):
+                column = column_of(found, field)
+                if column is not None:
+                    return column
     for other in store.others:
         if other.name.strip("/") == name.strip("/"):
             kind = UnsafeError if other.unsafe else SourceNameError
             raise kind(f"{name!r} of {store.name} cannot be a source: {other.why}")
     names = [*sources, *store.sources]
+    for table, source in store.sources.items():
+        names += [f"{table}:{column}" for column in columns_in(source.layout.dtype)]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = (
         f"did you mean {near[0]!r}?"
@@ -441,7 +466,7 @@ def open_dataset(
     sources: Iterable[str] | None = None,
     aliases: Mapping[str, str | tuple[str, str]] | None = None,
     spaces: None = None,
-    split: None = None,
+    split: str | None = None,
     load_all: bool = False,
     mode: str = "r",
     backend: str = "auto",
@@ -462,6 +487,9 @@ def open_dataset(
     aliases
         Other names of sources: ``{"images": "train/X"}``. A pair of names makes rows of varying
         length of values and offsets: ``{"tokens": ("values", "offsets")}``.
+    split
+        A part of the rows, by name: of the file's own table of splits (Fuel's ``split`` attribute),
+        or the sources of a group, without its name (``train/X`` as ``X``).
     load_all
         Decode everything into memory now.
     allow
@@ -473,10 +501,13 @@ def open_dataset(
     ------
     FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
     """
-    _only_default(mode=(mode, "r"), spaces=(spaces, None), split=(split, None))
+    _only_default(mode=(mode, "r"), spaces=(spaces, None))
     store = open_store(target, backend=backend, allow=tuple(allow), untrusted=untrusted)
     try:
-        dataset = Dataset(store, _choose_sources(store, sources, aliases or {}))
+        known, rows = take_split(store, split)
+        dataset = Dataset(
+            store, _choose_sources(store, known, sources, aliases or {}), selection=rows
+        )
         if load_all:
             loaded = _loaded(dataset)
             store.close()
@@ -488,25 +519,30 @@ def open_dataset(
 
 
 def _choose_sources(
-    store: Store, sources: Iterable[str] | None, aliases: Mapping[str, str | tuple[str, str]]
+    store: Store,
+    known: Mapping[str, AnySource],
+    sources: Iterable[str] | None,
+    aliases: Mapping[str, str | tuple[str, str]],
 ) -> dict[str, AnySource]:
     """The sources that rows are made of, by the names that the caller gives them."""
-    named = {alias: _aliased(alias, target, store) for alias, target in aliases.items()}
+    named = {alias: _aliased(alias, target, known, store) for alias, target in aliases.items()}
     if sources is not None:
         names = [sources] if isinstance(sources, str) else list(sources)
-        chosen = {n: named[n] if n in named else pick(n, {}, store) for n in names}
+        chosen = {n: named[n] if n in named else pick(n, known, store) for n in names}
         new = {id(source): alias for alias, source in named.items()}
         return {new.get(id(source), name): source for name, source in chosen.items()}
     taken = {id(part) for source in named.values() for part in (source, *columns_of(source))}
-    rest = {n: source for n, source in store.sources.items() if id(source) not in taken}
+    rest = {n: source for n, source in known.items() if id(source) not in taken}
     return largest_group({**named, **rest})
 
 
-def _aliased(alias: str, target: str | tuple[str, str], store: Store) -> AnySource:
+def _aliased(
+    alias: str, target: str | tuple[str, str], known: Mapping[str, AnySource], store: Store
+) -> AnySource:
     if isinstance(target, str):
-        return pick(target, {}, store)
+        return pick(target, known, store)
     try:
-        values, offsets = (pick(name, {}, store) for name in target)
+        values, offsets = (pick(name, known, store) for name in target)
     except (TypeError, ValueError):
         raise MismatchError(
             f"aliases={{{alias!r}: {target!r}}}: give a name, or a pair of values and offsets"

@@ -43,8 +43,8 @@ class Layout:
         The most that one thread's ``read`` of one chunk holds beside its output: stored bytes and
         decoding buffers.
     kind
-        ``"chunked"``, ``"contiguous"``, ``"compact"``, ``"memory"``, or ``"library"`` (read through
-        another library).
+        ``"chunked"``, ``"contiguous"``, ``"compact"``, ``"memory"``, ``"streamed"`` (a chunk is
+        reached through those before it), or ``"library"`` (read through another library).
     codec
         For people: ``"shuffle + gzip(4)"``; empty when nothing is to be decoded.
     parallel

@@ -26,10 +26,19 @@ class SourceView:
 
     Rows are an int, a slice, a boolean mask, or integers in any order with repeats; negative ones
     count from the end. What follows a comma indexes the rows that were read: ``ds["X"][10:20, 0]``.
+    `axes` are the names that the file gives to its axes (HDF5 dimension labels and scales, Zarr
+    dimension names); empty where it gives none.
     """
 
-    def __init__(self, name: str, source: Source, selection: Selection | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        selection: Selection | None,
+        axes: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
+        self.axes = axes
         self._source = source
         self._selection = selection
 

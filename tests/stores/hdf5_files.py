@@ -139,7 +139,7 @@ def set_chunk_options(plist, options):
 def read_chunks(source, start, stop):
     """The rows of the chunks ``[start, stop)``, into memory that was something else before."""
     layout = source.layout
-    rows = max(min(stop * layout.chunk_rows, layout.n_rows) - start * layout.chunk_rows, 0)
+    rows = layout.bounds(stop - 1)[1] - layout.bounds(start)[0] if start < stop else 0
     out = dirty((rows, *layout.row_shape), layout.dtype)
     source.read(start, stop, out)
     return out

@@ -40,7 +40,6 @@ def test_description(filters, text):
     ("filters", "why"),
     [
         ([Filter(2, (4,)), Filter(1, (9,)), Filter(3)], ""),
-        ([Filter(2)], "shuffle without an item size"),
         ([Filter(444)], "filter 444 is decoded by libhdf5 only"),
         ([Filter(1), Filter(32015)], "one compression on top of another"),
         ([Filter(4, (1, 2))], "szip without its four parameters"),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from epochal.errors import ChangedError, FileMissingError, FormatError
 from epochal.stores.file import Read
 
-__all__ = ["Descriptor", "Stamp"]
+__all__ = ["Descriptor", "Handle", "Stamp"]
 
 IOV_MAX = 1024
 
@@ -35,8 +35,8 @@ class Stamp(NamedTuple):
         return cls.of(os.stat(path))
 
 
-class _Handle:
-    """An open descriptor: closed when nobody reads by it any more."""
+class Handle:
+    """An open descriptor, its own from now on: closed when nobody reads by it any more."""
 
     __slots__ = ("fd",)
 
@@ -73,7 +73,7 @@ class Descriptor:
         self._closed = False
         # The handle, under the key 0, once it is open. A dict, since its `setdefault` settles a
         # race of two threads without a lock, which a fork might find held for ever.
-        self._open: dict[int, _Handle] = {}
+        self._open: dict[int, Handle] = {}
 
     def __getstate__(self) -> tuple[str, Stamp, bool]:
         return self.path, self.stamp, self._closed
@@ -93,12 +93,12 @@ class Descriptor:
         self._closed = True
         self._open.pop(0, None)
 
-    def _reopen(self) -> _Handle:
+    def _reopen(self) -> Handle:
         if self._closed:
             raise FormatError(
                 f"{self.path}: asked for rows of a store that was closed; open the file again"
             )
-        handle = self._open.setdefault(0, _Handle(open_for_reading(self.path)))
+        handle = self._open.setdefault(0, Handle(open_for_reading(self.path)))
         _opened.append(weakref.ref(self))
         while len(_opened) > MAX_OPEN:
             oldest = _opened.popleft()()

@@ -93,8 +93,6 @@ def why_not(filters: Iterable[Filter]) -> str:
     """
     filters = tuple(filters)
     for each in filters:
-        if each.id == SHUFFLE and not each.cd:
-            return "shuffle without an item size"
         if each.id in (SHUFFLE, FLETCHER32):
             continue
         codec = CODECS.get(each.id)
@@ -179,8 +177,10 @@ class Pipeline:
                 steps.append(_Step(size, strip=_verified))
                 size = None if size is None else size + CHECKSUM_BYTES
             elif each.id == SHUFFLE:
-                if each.cd[0] > 1:
-                    steps.append(_Step(size, decode=_unshuffler(each.cd[0])))
+                # Rows of varying length have none, since none was applied.
+                itemsize = each.cd[0] if each.cd else 1
+                if itemsize > 1:
+                    steps.append(_Step(size, decode=_unshuffler(itemsize)))
             else:
                 steps.append(_Step(size, decode=CODECS[each.id].decoder(each.cd)))
                 size = None

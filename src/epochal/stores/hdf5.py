@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from epochal.errors import EpochalError
 from epochal.stores.descriptor import Descriptor
 from epochal.stores.hdf5_child import index_in_child
 from epochal.stores.hdf5_chunked import ChunkedSource
-from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library
+from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library, Vlen
 from epochal.stores.hdf5_fallback import LibrarySource
 from epochal.stores.hdf5_index import index_file
 from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
-from epochal.stores.store import Other, Source
+from epochal.stores.hdf5_vlen import vlen_source
+from epochal.stores.ragged import RaggedSource
+from epochal.stores.store import AnySource, Other
 
 __all__ = ["HDF5Store", "LibraryStore"]
 
@@ -41,7 +44,14 @@ class HDF5Store:
     def _open(self, facts: FileFacts) -> None:
         self._facts = facts
         self._file = Descriptor(facts.path, facts.stamp)
-        self._sources = {each.name: self._source(each) for each in facts.sources}
+        self._sources: dict[str, AnySource] = {}
+        damaged: list[Other] = []
+        for each in facts.sources:
+            try:
+                self._sources[each.name] = self._source(each)
+            except EpochalError as error:  # of rows of varying length, whose lengths are read now
+                damaged.append(Other(each.name, str(error), each.shape, str(each.dtype)))
+        self._others = (*facts.others, *damaged)
 
     def __getstate__(self) -> FileFacts:
         return self._facts
@@ -58,14 +68,14 @@ class HDF5Store:
         return self._facts.path
 
     @property
-    def sources(self) -> dict[str, Source]:
+    def sources(self) -> dict[str, AnySource]:
         """Every dataset with rows that can be read, by its path."""
         return self._sources
 
     @property
     def others(self) -> tuple[Other, ...]:
         """The rest, with the reason."""
-        return self._facts.others
+        return self._others
 
     @property
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
@@ -79,7 +89,7 @@ class HDF5Store:
             if isinstance(source, LibrarySource):
                 source.close()
 
-    def _source(self, facts: Facts) -> Source:
+    def _source(self, facts: Facts) -> AnySource:
         match facts:
             case Chunked():
                 return ChunkedSource(facts, self._file)
@@ -89,6 +99,10 @@ class HDF5Store:
                 return CompactSource(facts)
             case Library():
                 return LibrarySource(facts, self._facts.path, self._facts.stamp)
+            case Vlen():
+                references = self._source(facts.references)
+                assert not isinstance(references, RaggedSource)
+                return vlen_source(facts.name, references, facts.dtype, self._file, facts.base)
         raise AssertionError(facts)
 
 

@@ -19,14 +19,17 @@ MAX_BYTES = 64 << 10
 MAX_ATTRIBUTES = 1000
 MAX_GROUPS = 10_000
 MAX_SPLIT_ROWS = 1 << 31
+AXES = (b"DIMENSION_LABELS", b"DIMENSION_LIST")
 FUEL_FIELDS = ("split", "source", "start", "stop", "indices", "available")
 
 
 def attributes_of_groups(file: Any, sources: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Attributes of the root and of the groups that hold `sources`, by the group's path.
+    """Attributes of the root and of the groups that hold `sources`, by the group's path; of a
+    source itself the names of its axes (``dimension_names``), where it has any.
 
     Numbers, text and small arrays of numbers; whatever else an attribute is, it is left out.
     """
+    sources = list(sources)
     names = dict.fromkeys(["", *(name.rpartition("/")[0] for name in sources)])
     found: dict[str, dict[str, Any]] = {}
     for name in list(names)[:MAX_GROUPS]:
@@ -37,10 +40,29 @@ def attributes_of_groups(file: Any, sources: Iterable[str]) -> dict[str, dict[st
             continue
         if plain:
             found[name] = plain
+    for source in sources[:MAX_GROUPS]:
+        axes = _axes(file, source)
+        if axes:
+            found.setdefault(source, {})["dimension_names"] = axes
     splits = _fuel_splits(file)
     if splits:
         found.setdefault("", {})["split"] = splits
     return found
+
+
+def _axes(file: Any, source: str) -> list[str]:
+    """Labels of a dataset's axes, or the names of the dimension scales attached to them."""
+    try:
+        dataset = file[source]
+        if not any(h5py.h5a.exists(dataset.id, name) for name in AXES):
+            return []
+        labels = [
+            axis.label or (axis[0].name.rpartition("/")[2] if len(axis) else "")
+            for axis in dataset.dims
+        ]
+    except BROKEN:
+        return []
+    return labels if any(labels) else []
 
 
 def _plain(group: Any) -> dict[str, Any]:

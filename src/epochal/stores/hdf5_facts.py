@@ -13,7 +13,7 @@ from epochal.stores.filters import Filter
 from epochal.stores.store import Other
 from epochal.stores.strings import Padding
 
-__all__ = ["Chunked", "Compact", "Contiguous", "Facts", "FileFacts", "Library", "Shape"]
+__all__ = ["Chunked", "Compact", "Contiguous", "Facts", "FileFacts", "Library", "Shape", "Vlen"]
 
 Shape = tuple[int, ...]
 
@@ -79,6 +79,16 @@ class Library(Facts):
     chunk: Shape
     why: str
     codec: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Vlen(Facts):
+    """Rows of varying length: `dtype` is that of an item, `references` are lengths and places in
+    heaps, whose addresses count from `base`.
+    """
+
+    references: Facts
+    base: int
 
 
 @dataclass(frozen=True, eq=False)

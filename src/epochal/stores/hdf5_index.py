@@ -26,9 +26,18 @@ from epochal.stores.hdf5_chunks import (
     chunk_index,
     edges_are_plain,
 )
-from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library, Shape
+from epochal.stores.hdf5_facts import (
+    Chunked,
+    Compact,
+    Contiguous,
+    Facts,
+    FileFacts,
+    Library,
+    Shape,
+    Vlen,
+)
 from epochal.stores.hdf5_file import BROKEN, load_plugins, open_quietly
-from epochal.stores.hdf5_types import fixed_dtype, paddings_of
+from epochal.stores.hdf5_types import fixed_dtype, item_dtype, known_to_h5py, paddings_of
 from epochal.stores.hdf5_walk import address_of, walk
 from epochal.stores.store import Other
 
@@ -58,6 +67,7 @@ class _File:
     stamp: Stamp
     userblock_bytes: int
     rules: _Rules
+    size_bytes_of_address: tuple[int, int] = (8, 8)
 
 
 def index_file(
@@ -81,7 +91,8 @@ def index_file(
     rules = _Rules("virtual" in allow, "library" in allow or not untrusted, raw)
     before = Stamp.at(path)
     with open_quietly(path) as file:
-        context = _File(path, before, file.userblock_size, rules)
+        sizes = tuple(file.id.get_create_plist().get_sizes())
+        context = _File(path, before, file.userblock_size, rules, sizes)
         sources, others = _survey(file, context)
         groups = attributes_of_groups(file, [facts.name for facts in sources])
     after = Stamp.at(path)
@@ -124,7 +135,10 @@ def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
     try:
         shape = dataset.shape
         dtype = _type_text(dataset)
-        return _facts(dataset, name, context)
+        facts = _facts(dataset, name, context)
+        if isinstance(facts, Library):
+            known_to_h5py(dataset)
+        return facts
     except Refused as refused:
         unsafe = isinstance(refused, RefusedUnsafe)
         return Other(name, str(refused), shape, dtype, unsafe)
@@ -145,6 +159,8 @@ def _facts(dataset: Any, name: str, context: _File) -> Facts:
         raise Refused("it has no data space: nothing is stored")
     if space == h5py.h5s.SCALAR or not dataset.shape:
         raise Refused("a scalar: it has no rows")
+    if dataset.get_type().get_class() == h5py.h5t.VLEN:
+        return _vlen(dataset, name, context)
     dtype = fixed_dtype(dataset)
     base = dtype.base
     facts = Facts(name, dataset.shape + dtype.shape, base)
@@ -161,6 +177,45 @@ def _facts(dataset: Any, name: str, context: _File) -> Facts:
     if nbytes == 0:
         return Compact(facts.name, facts.shape, facts.dtype, b"")
     return _stored(dataset, plist, facts, dtype, context)
+
+
+def _vlen(dataset: Any, name: str, context: _File) -> Facts:
+    """Rows of varying length, if their items are numbers that lie in the file as NumPy has them."""
+    kind = h5py.h5a.exists(dataset, b"PSEUDOATOM") and h5py.Dataset(dataset).attrs["PSEUDOATOM"]
+    if kind:  # PyTables says what the bytes of its rows are
+        text = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else str(kind)
+        if text == "object":
+            raise RefusedUnsafe("its rows are pickled Python objects, which are never read")
+        raise Refused(f"its rows are text of varying length ({text})")
+    item = item_dtype(dataset)
+    if not context.rules.raw:
+        raise Refused("rows of varying length are not read through the library")
+    if dataset.rank != 1:
+        raise Refused(f"its items of varying length have {dataset.rank} axes; one is read")
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+        raise RefusedUnsafe("rows of varying length in other files are not followed")
+    if context.size_bytes_of_address != (8, 8) or plist.get_layout() == h5py.h5d.COMPACT:
+        raise Refused("its references to rows are of a kind that is not read")
+    if plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:
+        raise Refused("rows of varying length with a fill value of their own are not read")
+    reference = np.dtype("V16")
+    facts = Facts(name, dataset.shape, reference)
+    filters: tuple[Filter, ...] = ()
+    if plist.get_layout() == h5py.h5d.CHUNKED:
+        chunk, filters = plist.get_chunk(), _filters(plist)
+        if why := why_not(filters):
+            raise Refused(f"{why}, which rows of varying length do not take")
+        references = (
+            _chunked(dataset, plist, facts, chunk, filters, context)
+            if prod(dataset.shape)
+            else Compact(name, dataset.shape, reference, b"")
+        )
+    else:
+        references = _unchunked(dataset, plist, facts, context)
+    if isinstance(references, Library):
+        raise Refused(references.why)
+    return Vlen(name, dataset.shape, item, references, context.userblock_bytes)
 
 
 def _stored(dataset: Any, plist: Any, facts: Facts, dtype: np.dtype, context: _File) -> Facts:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import DamageError
+from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
 from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
@@ -53,6 +53,8 @@ class ContiguousSource:
         target = byte_view(out)
         try:
             got = read([target.data], self._facts.offset + first * self._layout.row_bytes)
+        except EpochalError:
+            raise
         except OSError as error:
             raise self._damage(first, len(out), f"cannot be read: {error.strerror}") from error
         if got < len(target):
@@ -71,6 +73,8 @@ class ContiguousSource:
         read = self._file.checked()
         try:
             gather(read, self._facts.offset + rows * row_bytes, None, row_bytes, byte_view(out))
+        except EpochalError:
+            raise
         except (EOFError, OSError) as error:
             raise self._damage(int(rows.min()), int(np.ptp(rows)) + 1, str(error)) from error
         self._pad(out)
