@@ -165,7 +165,7 @@ def test_every_kind_of_thing_is_listed_with_its_reason(tmp_path):
         file["scalar"] = 3
         file["null"] = h5py.Empty("f4")
         file["text"] = ["a", "bc"]
-        file["ragged"] = np.zeros((2, 2), h5py.vlen_dtype("i4"))
+        file.create_dataset("ragged", (2, 2), h5py.vlen_dtype("i4"))
         file.create_dataset("refs", (2,), h5py.ref_dtype)
         file.create_dataset("mixed", (2,), np.dtype([("n", "i4"), ("t", h5py.string_dtype())]))
         file["type"] = np.dtype("i4")

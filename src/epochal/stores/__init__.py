@@ -4,7 +4,7 @@ A format is one module, and one row of `FORMATS`: what its files begin with, and
 them.
 """
 
-from epochal.stores.sniff import open_store
+from epochal.stores.sniff import Format, open_store, register
 from epochal.stores.store import Other, Source, Store
 
-__all__ = ["Other", "Source", "Store", "open_store"]
+__all__ = ["Format", "Other", "Source", "Store", "open_store", "register"]

@@ -19,7 +19,16 @@ from epochal.stores.folder import LocalTree
 from epochal.stores.sparse import assemble
 from epochal.stores.store import Other, Store
 
-__all__ = ["FORMATS", "TREE_FORMATS", "Format", "TreeFormat", "matching", "natural", "open_store"]
+__all__ = [
+    "FORMATS",
+    "TREE_FORMATS",
+    "Format",
+    "TreeFormat",
+    "matching",
+    "natural",
+    "open_store",
+    "register",
+]
 
 ZARR_MARKS = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}
 NUMBER = re.compile(r"(\d+)")
@@ -43,13 +52,13 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Format:
-    """One row of the table: `matches` looks into a file, `opener` is ``"module:callable"`` and gets
-    it, with ``allow=`` and ``untrusted=``.
+    """One row of the table: `matches` looks into a file, `opener` is a callable or
+    ``"module:callable"`` and gets it, with ``allow=`` and ``untrusted=``.
     """
 
     name: str
     matches: Callable[[File], bool]
-    opener: str
+    opener: str | Callable[..., Store]
 
 
 @dataclass(frozen=True)
@@ -102,17 +111,25 @@ def _members(file: File) -> Collection[str]:
     return found.keys()
 
 
-FORMATS = (
+FORMATS = [
     Format("hdf5", _is_hdf5, "epochal.stores.hdf5:HDF5Store"),
     Format("npy", _is_npy, "epochal.stores.npy:NpyStore"),
     Format("zarr-zip", _holds_zarr, "epochal.stores.zarr_store:ZarrZipStore"),
     Format("npz", _is_npz, "epochal.stores.npz:NpzStore"),
     Format("h5py", _never, "epochal.stores.hdf5:LibraryStore"),
-)
+]
 
 TREE_FORMATS = (
     TreeFormat("zarr", tuple(sorted(ZARR_MARKS)), "epochal.stores.zarr_store:ZarrStore"),
 )
+
+
+def register(each: Format) -> None:
+    """Let files of another format be opened; one of the same name is replaced.
+
+    It is asked before ours, so it may take over files that ours would read.
+    """
+    FORMATS[:] = [each, *(other for other in FORMATS if other.name != each.name)]
 
 
 def open_store(
@@ -237,8 +254,10 @@ def _holds(tree: Tree, key: str) -> bool:
     return True
 
 
-def _load(opener: str) -> Callable[..., Any]:
+def _load(opener: str | Callable[..., Any]) -> Callable[..., Any]:
     """A store's module is imported when the first file asks for it: each brings a library along."""
+    if not isinstance(opener, str):
+        return opener
     module, name = opener.split(":")
     return cast(Callable[..., Any], getattr(import_module(module), name))
 
