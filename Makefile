@@ -44,6 +44,6 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 
 # torch is a peer in benchmarks/peers.py and nothing else, so no extra of the package asks for it.
 $(VENV)/test.stamp: pyproject.toml $(VENV)/demo.stamp
-	$(PIP) install --group dev
+	$(PIP) install --editable ".[all]" --group dev
 	$(PIP) install torch==2.13.0
 	touch $@
