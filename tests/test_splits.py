@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import epochal
-from epochal.errors import MismatchError, SourceNameError
+from epochal.errors import FormatError, MismatchError, RowError, SourceNameError
 
 SPLIT = np.dtype(
     [
@@ -74,6 +74,29 @@ def test_splits_that_are_not_there(path):
         epochal.open(path, split="tran")
     with pytest.raises(MismatchError, match="split 'mixed' has other rows of 'targets'"):
         epochal.open(path, split="mixed")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error", "message"),
+    [
+        (np.array([3, 20]), RowError, "split 'odd' asks for row 20 of 'features', which has 20"),
+        (np.array([-1, 3]), RowError, "split 'odd' asks for row -1 of 'features'"),
+        (np.array([0.5]), FormatError, r"in 'odd', which has \(1,\) float64"),
+        (np.zeros(21, "i4"), FormatError, r"has \(21,\) int32: at most 20 integers expected"),
+        (np.zeros((2, 2), "i4"), FormatError, r"has \(2, 2\) int32"),
+    ],
+)
+def test_row_numbers_that_cannot_be(tmp_path, numbers, error, message):
+    records = [(b"odd", b"features", 0, 0, "odd", True)]
+    fuel(tmp_path / "a.h5", records, features=X, odd=numbers)
+    with pytest.raises(error, match=message):
+        epochal.open(tmp_path / "a.h5", split="odd")
+
+
+def test_a_split_past_the_end(tmp_path):
+    fuel(tmp_path / "a.h5", [(b"all", b"features", 0, 1 << 60, None, True)], features=X)
+    with pytest.raises(RowError, match=f"rows 0 to {1 << 60} of 'features', which has 20"):
+        epochal.open(tmp_path / "a.h5", split="all")
 
 
 def test_groups_are_splits(tmp_path):

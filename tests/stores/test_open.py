@@ -196,7 +196,7 @@ def test_every_kind_of_thing_is_listed_with_its_reason(tmp_path):
         "external": "its data are in another file (external storage): "
         "not followed, nothing allows it",
         "virtual": "a virtual dataset: it reads other files; "
-        'allow=("virtual",) reads it through libhdf5',
+        'allow=("virtual",) reads those beside it',
     }
     assert {other.name: other.shape for other in store.others}["external"] == (3,)
 

@@ -84,6 +84,11 @@ class _Unpacked:
         """That of the archive."""
         return self._inside.in_flight
 
+    @property
+    def copy_bytes(self) -> int:
+        """All of it, unpacked, and what reading the archive takes."""
+        return self.size_bytes + self._inside.copy_bytes
+
     def checked(self) -> Read:
         """Unpacks it: once for all reads of a call. Raises `DamageError`."""
         data = memoryview(bytearray(self.size_bytes))
@@ -111,8 +116,9 @@ class ZipTree:
         self.name = file.name
         self._file = file
         self._members = members(file) if listed is None else listed
+        self.in_flight = file.in_flight
 
-    def file(self, key: str) -> File:
+    def file(self, key: str, size_bytes: int | None = None) -> File:
         """The member of that name. Reads its local header."""
         member = self._members.get(key)
         if member is None:

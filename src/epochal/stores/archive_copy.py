@@ -33,6 +33,7 @@ class UnpackedCopy:
     """
 
     in_flight = 1
+    copy_bytes = 0
 
     def __init__(self, inside: File, member: Member) -> None:
         self.name, self.size_bytes = inside.name, member.size_bytes

@@ -65,6 +65,7 @@ class Descriptor:
     """
 
     in_flight = 1
+    copy_bytes = 0
 
     def __init__(self, path: str, stamp: Stamp) -> None:
         self.path = self.name = path

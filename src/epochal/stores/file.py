@@ -37,6 +37,11 @@ class File(Protocol):
         """
         ...
 
+    @property
+    def copy_bytes(self) -> int:
+        """What one read holds beside its buffers, at most: 0 for a local file."""
+        ...
+
     def checked(self) -> Read:
         """What reads it, known to be still the file that was opened; good for one call of a source.
 
@@ -57,8 +62,17 @@ class Tree(Protocol):
         """For people: the path or URL."""
         ...
 
-    def file(self, key: str) -> File:
-        """The file of that key. Raises `FileMissingError` if there is none."""
+    @property
+    def in_flight(self) -> int:
+        """That of its files."""
+        ...
+
+    def file(self, key: str, size_bytes: int | None = None) -> File:
+        """The file of that key. Raises `FileMissingError` if there is none.
+
+        `size_bytes` is what `sizes` said of it: a tree far away then takes its word for it, and
+        whoever reads the file learns if it is another one by now.
+        """
         ...
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -85,6 +99,11 @@ class Slice:
     def in_flight(self) -> int:
         """That of the file."""
         return self._file.in_flight
+
+    @property
+    def copy_bytes(self) -> int:
+        """That of the file."""
+        return self._file.copy_bytes
 
     def checked(self) -> Read:
         """Reads that end where the slice does."""

@@ -16,10 +16,12 @@ class LocalTree:
     only to where they stay inside it.
     """
 
+    in_flight = 1
+
     def __init__(self, path: str) -> None:
         self.path = self.name = os.path.abspath(path)
 
-    def file(self, key: str) -> Descriptor:
+    def file(self, key: str, size_bytes: int | None = None) -> Descriptor:
         """The file of that key, looked at once: a ``stat``."""
         path = self._path(key)
         try:

@@ -6,15 +6,26 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from epochal.errors import EpochalError
-from epochal.stores.descriptor import Descriptor
+from epochal.stores.concat import ConcatSource
+from epochal.stores.file import File
 from epochal.stores.hdf5_child import index_in_child
 from epochal.stores.hdf5_chunked import ChunkedSource
-from epochal.stores.hdf5_facts import Chunked, Compact, Contiguous, Facts, FileFacts, Library, Vlen
+from epochal.stores.hdf5_facts import (
+    Chunked,
+    Compact,
+    Contiguous,
+    Facts,
+    FileFacts,
+    Library,
+    Virtual,
+    Vlen,
+)
 from epochal.stores.hdf5_fallback import LibrarySource
 from epochal.stores.hdf5_index import index_file
 from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
 from epochal.stores.hdf5_vlen import vlen_source
-from epochal.stores.ragged import RaggedSource
+from epochal.stores.part import part_of
+from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Other
 
 __all__ = ["HDF5Store", "LibraryStore"]
@@ -35,15 +46,13 @@ class HDF5Store:
 
     _raw = True
 
-    def __init__(
-        self, file: Descriptor, *, allow: Collection[str] = (), untrusted: bool = False
-    ) -> None:
+    def __init__(self, file: File, *, allow: Collection[str] = (), untrusted: bool = False) -> None:
         index = index_in_child if untrusted else index_file
-        self._open(index(file.path, allow=tuple(allow), untrusted=untrusted, raw=self._raw))
+        self._open(index(file, allow=tuple(allow), untrusted=untrusted, raw=self._raw))
 
     def _open(self, facts: FileFacts) -> None:
         self._facts = facts
-        self._file = Descriptor(facts.path, facts.stamp)
+        self._file = facts.file
         self._sources: dict[str, AnySource] = {}
         damaged: list[Other] = []
         for each in facts.sources:
@@ -64,8 +73,8 @@ class HDF5Store:
 
     @property
     def name(self) -> str:
-        """The path."""
-        return self._facts.path
+        """The path or URL."""
+        return self._file.name
 
     @property
     def sources(self) -> dict[str, AnySource]:
@@ -85,25 +94,39 @@ class HDF5Store:
     def close(self) -> None:
         """Give back descriptors and the library's handles."""
         self._file.close()
+        for facts in self._facts.sources:
+            if isinstance(facts, Virtual):
+                for part in facts.parts:
+                    part.file.close()
         for source in self._sources.values():
             if isinstance(source, LibrarySource):
                 source.close()
 
     def _source(self, facts: Facts) -> AnySource:
-        match facts:
-            case Chunked():
-                return ChunkedSource(facts, self._file)
-            case Contiguous():
-                return ContiguousSource(facts, self._file)
-            case Compact():
-                return CompactSource(facts)
-            case Library():
-                return LibrarySource(facts, self._facts.path, self._facts.stamp)
-            case Vlen():
-                references = self._source(facts.references)
-                assert not isinstance(references, RaggedSource)
-                return vlen_source(facts.name, references, facts.dtype, self._file, facts.base)
-        raise AssertionError(facts)
+        if isinstance(facts, Vlen):
+            references = _fixed(facts.references, self._file)
+            return vlen_source(facts.name, references, facts.dtype, self._file, facts.base)
+        return _fixed(facts, self._file)
+
+
+def _fixed(facts: Facts, file: File) -> Source:
+    """The source of rows that are all of one length."""
+    match facts:
+        case Chunked():
+            return ChunkedSource(facts, file)
+        case Contiguous():
+            return ContiguousSource(facts, file)
+        case Compact():
+            return CompactSource(facts)
+        case Library():
+            return LibrarySource(facts, file)
+        case Virtual():
+            parts = [
+                part_of(_fixed(p.facts, p.file), p.origin, p.origin + p.last - p.first)
+                for p in facts.parts
+            ]
+            return ConcatSource(parts)
+    raise AssertionError(facts)
 
 
 class LibraryStore(HDF5Store):

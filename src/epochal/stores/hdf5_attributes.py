@@ -1,6 +1,6 @@
 """What attributes of groups say of the sources in them: plain values only, bounded, nothing is run.
 
-Fuel's ``split`` attribute, an array of records with references, is resolved while the file is open.
+Fuel's ``split`` attribute, an array of records with references, becomes names and numbers.
 """
 
 from __future__ import annotations
@@ -13,56 +13,66 @@ import numpy as np
 
 from epochal.stores.hdf5_file import BROKEN
 
-__all__ = ["attributes_of_groups"]
+__all__ = ["attributes_of_groups", "axes_of", "only_a_dimension"]
 
 MAX_BYTES = 64 << 10
 MAX_ATTRIBUTES = 1000
 MAX_GROUPS = 10_000
-MAX_SPLIT_ROWS = 1 << 31
+NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 AXES = (b"DIMENSION_LABELS", b"DIMENSION_LIST")
 FUEL_FIELDS = ("split", "source", "start", "stop", "indices", "available")
 
 
 def attributes_of_groups(file: Any, sources: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Attributes of the root and of the groups that hold `sources`, by the group's path; of a
-    source itself the names of its axes (``dimension_names``), where it has any.
+    """Attributes of the root and of the groups that hold `sources`, by the group's path.
 
-    Numbers, text and small arrays of numbers; whatever else an attribute is, it is left out.
+    Numbers, text and small arrays of numbers; whatever else an attribute is, it is left out. The
+    ``split`` of Fuel's files is ``{split: {source: (start, stop, path of the row numbers)}}``, the
+    path empty where the rows are those from `start` to `stop`.
     """
-    sources = list(sources)
     names = dict.fromkeys(["", *(name.rpartition("/")[0] for name in sources)])
     found: dict[str, dict[str, Any]] = {}
     for name in list(names)[:MAX_GROUPS]:
         try:
-            group = file[name or "/"]
-            plain = _plain(group) if h5py.h5a.get_num_attrs(group.id) else {}
+            group = h5py.h5o.open(file.id, name.encode("utf-8", "surrogateescape") or b"/")
+            plain = _plain(h5py.Group(group)) if h5py.h5a.get_num_attrs(group) else {}
         except BROKEN:
             continue
         if plain:
             found[name] = plain
-    for source in sources[:MAX_GROUPS]:
-        axes = _axes(file, source)
-        if axes:
-            found.setdefault(source, {})["dimension_names"] = axes
     splits = _fuel_splits(file)
     if splits:
         found.setdefault("", {})["split"] = splits
     return found
 
 
-def _axes(file: Any, source: str) -> list[str]:
-    """Labels of a dataset's axes, or the names of the dimension scales attached to them."""
+def axes_of(dataset: Any) -> list[str]:
+    """Labels of a dataset's axes, or the names of the dimension scales attached to them; empty
+    where it has none.
+    """
     try:
-        dataset = file[source]
-        if not any(h5py.h5a.exists(dataset.id, name) for name in AXES):
+        if not any(h5py.h5a.exists(dataset, name) for name in AXES):
             return []
-        labels = [
-            axis.label or (axis[0].name.rpartition("/")[2] if len(axis) else "")
-            for axis in dataset.dims
-        ]
+        labels = [_axis(axis) for axis in h5py.Dataset(dataset).dims]
     except BROKEN:
         return []
     return labels if any(labels) else []
+
+
+def _axis(axis: Any) -> str:
+    if axis.label or not len(axis):
+        return str(axis.label)
+    return str(axis[0].name or "").rpartition("/")[2]
+
+
+def only_a_dimension(dataset: Any) -> bool:
+    """Whether this is but a dimension of netCDF's, which has a length and no numbers."""
+    try:
+        if not h5py.h5a.exists(dataset, b"NAME") or not h5py.h5ds.is_scale(dataset):
+            return False
+        return bool(h5py.h5ds.get_scale_name(dataset).startswith(NO_VARIABLE))
+    except BROKEN:
+        return False
 
 
 def _plain(group: Any) -> dict[str, Any]:
@@ -75,7 +85,7 @@ def _plain(group: Any) -> dict[str, Any]:
             value = _value(group.attrs[name])
         except BROKEN:
             continue
-        if value is not None:
+        if value is not None and not (isinstance(value, str) and len(value) > MAX_BYTES):
             values[name] = value
     return values
 
@@ -94,9 +104,7 @@ def _value(value: Any) -> Any:
 
 
 def _fuel_splits(file: Any) -> dict[str, dict[str, Any]]:
-    """``{split: {source: (start, stop, rows or None)}}`` of Fuel's H5PYDataset; empty where it is
-    none.
-    """
+    """The parts that are available, by Fuel's H5PYDataset; empty where the file is none."""
     try:
         records = file.attrs.get("split")
     except BROKEN:
@@ -107,23 +115,20 @@ def _fuel_splits(file: Any) -> dict[str, dict[str, Any]]:
     splits: dict[str, dict[str, Any]] = {}
     for record in np.atleast_1d(records):
         if record["available"]:
-            rows = _referenced(file, record["indices"])
-            place = (int(record["start"]), int(record["stop"]), rows)
+            indices = _referenced(file, record["indices"])
+            place = (int(record["start"]), int(record["stop"]), indices)
             splits.setdefault(_text(record["split"]), {})[_text(record["source"])] = place
     return splits
 
 
-def _referenced(file: Any, reference: Any) -> Any:
-    """The row numbers that a record points to, int64; None where it points nowhere."""
+def _referenced(file: Any, reference: Any) -> str:
+    """The path of the dataset that a record points to; empty where it points nowhere."""
+    if not reference:
+        return ""
     try:
-        if not reference:
-            return None
-        dataset = file[reference]
-        if dataset.ndim != 1 or dataset.dtype.kind not in "iu" or len(dataset) > MAX_SPLIT_ROWS:
-            return None
-        return dataset[...].astype(np.int64)
+        return _text(h5py.h5r.get_name(reference, file.id) or b"?").strip("/")
     except BROKEN:
-        return None
+        return "?"
 
 
 def _text(value: Any) -> str:

@@ -8,24 +8,28 @@ import resource
 import subprocess
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 
 from epochal.errors import EpochalError, FormatError
+from epochal.stores.file import File
 from epochal.stores.hdf5_facts import FileFacts
 from epochal.stores.hdf5_index import index_file
 
 __all__ = ["index_in_child"]
 
 TIMEOUT_SECONDS = 20
+FAR_TIMEOUT_SECONDS = 300  # where each look at the file waits for a network
 MEMORY_BYTES = 4 << 30
 
 
 def index_in_child(
-    path: str, *, allow: Collection[str] = (), untrusted: bool = True, raw: bool = True
+    file: File, *, allow: Collection[str] = (), untrusted: bool = True, raw: bool = True
 ) -> FileFacts:
     """Do what `index_file` does, in a process of its own that may crash or hang."""
     request = pickle.dumps(
-        {"path": path, "allow": tuple(allow), "untrusted": untrusted, "raw": raw}
+        {"file": file, "allow": tuple(allow), "untrusted": untrusted, "raw": raw}
     )
+    timeout = TIMEOUT_SECONDS if file.in_flight == 1 else FAR_TIMEOUT_SECONDS
     # The child finds this very package, however this process came to it.
     found_by = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     # Every thread of OpenBLAS would take of the memory that the child may have.
@@ -35,26 +39,26 @@ def index_in_child(
             [sys.executable, "-m", __name__],
             input=request,
             capture_output=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout,
             env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise FormatError(
-            f"{path}: indexing it took more than {TIMEOUT_SECONDS} s in a child process; it may be "
+            f"{file.name}: indexing it took more than {timeout} s in a child process; it may be "
             "built to do that. If you trust the file, open it without untrusted=True"
         ) from None
     if child.returncode != 0:
         last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise FormatError(
-            f"{path}: libhdf5 crashed on it in a child process (exit status {child.returncode}"
+            f"{file.name}: libhdf5 crashed on it in a child process (exit status {child.returncode}"
             f"{': ' + last[0] if last else ''}): the file is damaged or hostile"
         )
     answer = pickle.loads(child.stdout)
     if isinstance(answer, EpochalError):
         raise answer
     assert isinstance(answer, FileFacts)
-    return answer
+    return replace(answer, file=file)
 
 
 def _bound() -> None:

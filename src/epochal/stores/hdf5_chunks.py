@@ -7,7 +7,6 @@ start for each.
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from array import array
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Shape
 
 __all__ = ["MAX_CHUNKS", "ChunkIndex", "Refused", "chunk_index", "edges_are_plain"]
@@ -122,7 +122,7 @@ def _check_ranges(offset: NDArray[np.int64], size: NDArray[np.int64], file_bytes
         )
 
 
-def addresses_hold(dataset: Any, path: str, shape: Shape, chunk: Shape, index: ChunkIndex) -> bool:
+def addresses_hold(dataset: Any, file: File, shape: Shape, chunk: Shape, index: ChunkIndex) -> bool:
     """Whether one chunk read at its address is what libhdf5 reads.
 
     Before HDF5 1.14.4 the addresses lack the user block (HDFGroup/hdf5#3003).
@@ -135,11 +135,9 @@ def addresses_hold(dataset: Any, path: str, shape: Shape, chunk: Shape, index: C
     grid = tuple(-(-n // c) for n, c in zip(shape, chunk, strict=True))
     at = tuple(int(i) * c for i, c in zip(np.unravel_index(cell, grid), chunk, strict=True))
     due = dataset.read_direct_chunk(at)[1]
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return bool(os.pread(fd, int(sizes[cell]), int(offsets[cell])) == due)
-    finally:
-        os.close(fd)
+    found = bytearray(int(sizes[cell]))
+    got = file.checked()([memoryview(found)], int(offsets[cell]))
+    return bool(found[:got] == due)
 
 
 def edges_are_plain(plist: Any) -> bool | None:

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.stores.descriptor import Stamp
+from epochal.stores.file import File
 from epochal.stores.filters import Filter
 from epochal.stores.store import Other
 from epochal.stores.strings import Padding
 
-__all__ = ["Chunked", "Compact", "Contiguous", "Facts", "FileFacts", "Library", "Shape", "Vlen"]
+__all__ = [
+    "Chunked",
+    "Compact",
+    "Contiguous",
+    "Facts",
+    "FileFacts",
+    "Library",
+    "Part",
+    "Shape",
+    "Virtual",
+    "Vlen",
+]
 
 Shape = tuple[int, ...]
 
@@ -74,11 +85,12 @@ class Compact(Facts):
 
 @dataclass(frozen=True, eq=False)
 class Library(Facts):
-    """Read by libhdf5, for the reason given."""
+    """Read by libhdf5, for the reason given; `files` are those that it opens besides."""
 
     chunk: Shape
     why: str
     codec: str = ""
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +104,30 @@ class Vlen(Facts):
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """Rows ``[first, last)`` of a virtual dataset: those from `origin` on of one in `file`."""
+
+    first: int
+    last: int
+    origin: int
+    file: File
+    facts: Facts
+
+
+@dataclass(frozen=True, eq=False)
+class Virtual(Facts):
+    """Rows that lie in other datasets, part after part."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class FileFacts:
-    """One file: how it looked when it was indexed, its sources in order, the rest, and what
-    attributes of groups say of them.
+    """One file as it was when it was indexed, its sources in order, the rest, and what attributes
+    of groups say of them.
     """
 
-    path: str
-    stamp: Stamp
+    file: File
     sources: tuple[Facts, ...]
     others: tuple[Other, ...]
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)

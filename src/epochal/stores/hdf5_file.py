@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
 import h5py
 
 from epochal.errors import FormatError
+from epochal.stores.descriptor import Descriptor, Stamp, changed
+from epochal.stores.file import File
+from epochal.stores.remote_hdf5 import SeekableFile
 
-__all__ = ["BROKEN", "load_plugins", "open_quietly"]
+__all__ = ["BROKEN", "check_unchanged", "load_plugins", "open_far", "open_quietly", "opened"]
 
 # Whatever a damaged file makes libhdf5 say through h5py.
 BROKEN = (
@@ -23,6 +27,45 @@ BROKEN = (
     NotImplementedError,
     MemoryError,
 )
+
+
+def check_unchanged(file: File) -> None:
+    """Raise `ChangedError` where a file is not what it was: a local one by what is at its path now,
+    for that is what libhdf5 opens. Others tell when they are read.
+    """
+    if not isinstance(file, Descriptor):
+        file.checked()
+        return
+    now = Stamp.at(file.path)
+    if now != file.stamp:
+        raise changed(file.path, file.stamp, now)
+
+
+@contextmanager
+def opened(file: File) -> Iterator[Any]:
+    """The `h5py.File` of a file. What went wrong with reading it is raised as it is, and not as
+    what libhdf5 makes of it.
+    """
+    if isinstance(file, Descriptor):
+        with open_quietly(file.path) as found:
+            yield found
+        return
+    far = SeekableFile(file)
+    try:
+        with open_far(far, file.name) as found:
+            yield found
+    finally:
+        far.check()
+
+
+def open_far(far: SeekableFile, name: str) -> Any:
+    """The `h5py.File` that is read through an object of Python's."""
+    try:
+        return h5py.File(far, "r")
+    except BROKEN as error:
+        far.check()
+        text = " ".join(str(error).split())
+        raise FormatError(f"{name}: {_meaning(text)} (libhdf5: {text})") from error
 
 
 def open_quietly(path: str) -> Any:

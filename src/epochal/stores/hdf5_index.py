@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 
 from epochal.errors import UnsafeError
-from epochal.stores.descriptor import Stamp, changed
+from epochal.stores.file import File
 from epochal.stores.filters import Filter, describe, why_not
-from epochal.stores.hdf5_attributes import attributes_of_groups
+from epochal.stores.hdf5_attributes import attributes_of_groups, axes_of, only_a_dimension
 from epochal.stores.hdf5_chunks import (
     MAX_CHUNKS,
     ChunkIndex,
@@ -36,8 +36,9 @@ from epochal.stores.hdf5_facts import (
     Shape,
     Vlen,
 )
-from epochal.stores.hdf5_file import BROKEN, load_plugins, open_quietly
+from epochal.stores.hdf5_file import BROKEN, check_unchanged, load_plugins, opened
 from epochal.stores.hdf5_types import fixed_dtype, item_dtype, known_to_h5py, paddings_of
+from epochal.stores.hdf5_virtual import check_beside, virtual_facts
 from epochal.stores.hdf5_walk import address_of, walk
 from epochal.stores.store import Other
 
@@ -63,17 +64,16 @@ class _Rules:
 
 @dataclass(frozen=True)
 class _File:
-    path: str
-    stamp: Stamp
+    file: File
     userblock_bytes: int
     rules: _Rules
     size_bytes_of_address: tuple[int, int] = (8, 8)
 
 
 def index_file(
-    path: str, *, allow: Collection[str] = (), untrusted: bool = False, raw: bool = True
+    file: File, *, allow: Collection[str] = (), untrusted: bool = False, raw: bool = True
 ) -> FileFacts:
-    """Index the HDF5 file at `path`.
+    """Index an HDF5 file: a local one by libhdf5's own way of reading, another through `file`.
 
     Raises
     ------
@@ -89,21 +89,23 @@ def index_file(
             f"allow={unknown[0]!r} is nothing that can be allowed: {', '.join(ALLOWED)}"
         )
     rules = _Rules("virtual" in allow, "library" in allow or not untrusted, raw)
-    before = Stamp.at(path)
-    with open_quietly(path) as file:
-        sizes = tuple(file.id.get_create_plist().get_sizes())
-        context = _File(path, before, file.userblock_size, rules, sizes)
-        sources, others = _survey(file, context)
-        groups = attributes_of_groups(file, [facts.name for facts in sources])
-    after = Stamp.at(path)
-    if after != before:
-        raise changed(path, before, after)
-    return FileFacts(path, before, tuple(sources), tuple(others), groups)
+    check_unchanged(file)
+    with opened(file) as root:
+        sizes = tuple(root.id.get_create_plist().get_sizes())
+        context = _File(file, root.userblock_size, rules, sizes)
+        sources, others, axes = _survey(root, context)
+        groups = attributes_of_groups(root, [facts.name for facts in sources])
+    for name, names in axes.items():
+        groups.setdefault(name, {})["dimension_names"] = names
+    check_unchanged(file)
+    return FileFacts(file, tuple(sources), tuple(others), groups)
 
 
-def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
+def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other], dict[str, list[str]]]:
+    """Sources, the rest, and the names of axes by the source's path."""
     sources: list[Facts] = []
     others: list[Other] = []
+    axes: dict[str, list[str]] = {}
     known: dict[tuple[int, int], Facts | Other] = {}
     for name, found in walk(file.id):
         if isinstance(found, str):
@@ -121,11 +123,13 @@ def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other]]:
             others.append(facts)
         else:
             sources.append(facts)
+            if names := axes_of(found):
+                axes[name] = names
         if len(sources) + len(others) > MAX_OBJECTS:
             raise UnsafeError(
-                f"{context.path}: more than {MAX_OBJECTS} objects: listing them has no bound"
+                f"{context.file.name}: more than {MAX_OBJECTS} objects: listing them has no bound"
             )
-    return sources, others
+    return sources, others, axes
 
 
 def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
@@ -133,6 +137,7 @@ def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
     shape: Shape | None = None
     dtype = ""
     try:
+        _check_virtual(dataset, context)
         shape = dataset.shape
         dtype = _type_text(dataset)
         facts = _facts(dataset, name, context)
@@ -159,6 +164,8 @@ def _facts(dataset: Any, name: str, context: _File) -> Facts:
         raise Refused("it has no data space: nothing is stored")
     if space == h5py.h5s.SCALAR or not dataset.shape:
         raise Refused("a scalar: it has no rows")
+    if only_a_dimension(dataset):
+        raise Refused("a dimension of netCDF without a variable: it holds nothing")
     if dataset.get_type().get_class() == h5py.h5t.VLEN:
         return _vlen(dataset, name, context)
     dtype = fixed_dtype(dataset)
@@ -169,7 +176,7 @@ def _facts(dataset: Any, name: str, context: _File) -> Facts:
         raise RefusedUnsafe(f"its shape {facts.shape} is more than any machine can address")
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
-        return _virtual(facts, context)
+        return _virtual(dataset, plist, facts, context)
     if plist.get_external_count():
         raise RefusedUnsafe(
             "its data are in another file (external storage): not followed, nothing allows it"
@@ -247,12 +254,36 @@ def _filters(plist: Any) -> tuple[Filter, ...]:
     return tuple(Filter(number, tuple(cd)) for number, _, cd, _ in found)
 
 
-def _virtual(facts: Facts, context: _File) -> Facts:
+def _check_virtual(dataset: Any, context: _File) -> None:
+    """Refuse a virtual dataset that may not be read, before anything asks what it maps."""
+    plist = dataset.get_create_plist()
+    if plist.get_layout() != h5py.h5d.VIRTUAL:
+        return
     if not context.rules.virtual:
         raise RefusedUnsafe(
-            'a virtual dataset: it reads other files; allow=("virtual",) reads it through libhdf5'
+            'a virtual dataset: it reads other files; allow=("virtual",) reads those beside it'
         )
-    return Library(facts.name, facts.shape, facts.dtype, (), "a virtual dataset", "virtual")
+    check_beside(plist, context.file)
+
+
+def _virtual(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
+    def look(mapped: Any, name: str, file: File, userblock_bytes: int) -> Facts:
+        rules = replace(context.rules, virtual=False)
+        try:
+            _check_virtual(mapped, replace(context, rules=rules))
+            there = replace(context, file=file, userblock_bytes=userblock_bytes, rules=rules)
+            return _facts(mapped, name, there)
+        except Refused as refused:
+            raise type(refused)(f"it maps {name!r} of {file.name}: {refused}") from refused
+
+    fill = _fill(plist, facts) if context.rules.raw else None
+    found = virtual_facts(dataset, plist, facts, context.file, fill, look)
+    if isinstance(found, Library) and not context.rules.library:
+        raise RefusedUnsafe(
+            "a virtual dataset of other than whole rows, which an untrusted file may not ask for; "
+            'allow=("virtual", "library") reads it'
+        )
+    return found
 
 
 def _library(
@@ -288,7 +319,7 @@ def _chunked(
     if n_chunks > MAX_CHUNKS:
         raise RefusedUnsafe(f"{n_chunks} chunks: more than {MAX_CHUNKS} are not indexed")
     index_bytes = n_chunks * INDEX_BYTES_A_CHUNK
-    if index_bytes > max(INDEX_FREE_BYTES, INDEX_TIMES_FILE * context.stamp.size_bytes):
+    if index_bytes > max(INDEX_FREE_BYTES, INDEX_TIMES_FILE * context.file.size_bytes):
         return _library(facts, chunk, filters, f"{n_chunks} chunks in a small file", context)
     plain_edges = edges_are_plain(plist) if filters else False
     if plain_edges is None:
@@ -307,12 +338,12 @@ def _chunked(
 
 def _index(dataset: Any, shape: Shape, chunk: Shape, context: _File) -> ChunkIndex | None:
     ndim = dataset.rank  # fewer axes than `shape` where items are arrays
-    file_bytes = context.stamp.size_bytes
+    file_bytes = context.file.size_bytes
     index = chunk_index(dataset, shape[:ndim], chunk[:ndim], file_bytes)
     if not context.userblock_bytes:
         return index
     return (
-        index if addresses_hold(dataset, context.path, shape[:ndim], chunk[:ndim], index) else None
+        index if addresses_hold(dataset, context.file, shape[:ndim], chunk[:ndim], index) else None
     )
 
 
@@ -351,9 +382,9 @@ def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
             raise Refused(f"{nbytes} bytes in a layout that holds {MAX_COMPACT_BYTES} at most")
         return Compact(*base, h5py.Dataset(dataset)[...].tobytes())
     offset = dataset.get_offset()
-    if offset is None or offset > context.stamp.size_bytes - nbytes:
+    if offset is None or offset > context.file.size_bytes - nbytes:
         raise Refused(
             f"it lies at {offset} and has {nbytes} bytes "
-            f"in a file of {context.stamp.size_bytes} bytes"
+            f"in a file of {context.file.size_bytes} bytes"
         )
     return Contiguous(*base, offset, paddings=facts.paddings)

@@ -14,11 +14,13 @@ __all__ = ["fixed_dtype", "item_dtype", "known_to_h5py", "paddings_of"]
 
 MAX_ITEM_BYTES = 1 << 24
 MAX_PADDINGS = 1024
+# As PyTables means them. HDF5 itself does not say what the 64 bits of a time count.
 TIMES = (
     (h5py.h5t.UNIX_D32LE, np.dtype("<i4")),
     (h5py.h5t.UNIX_D32BE, np.dtype(">i4")),
     (h5py.h5t.UNIX_D64LE, np.dtype("<f8")),
 )
+PYTABLES_CLASSES = (b"ARRAY", b"CARRAY", b"EARRAY", b"TABLE", b"VLARRAY")
 
 
 def fixed_dtype(dataset: Any) -> np.dtype:
@@ -26,7 +28,7 @@ def fixed_dtype(dataset: Any) -> np.dtype:
     try:
         dtype: np.dtype = dataset.dtype
     except (TypeError, ValueError) as error:
-        found = _with_times(dataset.get_type())
+        found = _with_times(dataset.get_type()) if _of_pytables(dataset) else None
         if found is None:
             raise Refused(f"its type has no equivalent in NumPy: {error}") from error
         dtype = found
@@ -35,6 +37,14 @@ def fixed_dtype(dataset: Any) -> np.dtype:
     if not 0 < dtype.itemsize <= MAX_ITEM_BYTES:
         raise Refused(f"its items have {dtype.itemsize} bytes each")
     return dtype
+
+
+def _of_pytables(dataset: Any) -> bool:
+    """Whether PyTables wrote it, by the attribute that it gives all its nodes."""
+    if not h5py.h5a.exists(dataset, b"CLASS"):
+        return False
+    kind = h5py.Dataset(dataset).attrs["CLASS"]
+    return (kind if isinstance(kind, bytes) else str(kind).encode()) in PYTABLES_CLASSES
 
 
 def _with_times(stored: Any) -> np.dtype | None:

@@ -9,7 +9,7 @@ import h5py
 
 from epochal.stores.hdf5_file import BROKEN
 
-__all__ = ["address_of", "walk"]
+__all__ = ["address_of", "find", "walk"]
 
 MAX_DEPTH = 64
 
@@ -66,6 +66,23 @@ def _resolve(group: Any, raw: bytes) -> Any:
     if isinstance(found, h5py.h5g.GroupID | h5py.h5d.DatasetID):
         return found
     return "a named type, not data"
+
+
+def find(root: Any, path: bytes) -> Any:
+    """The dataset at a path, by hard links within the file only; or what is there instead."""
+    found = root
+    for raw in path.split(b"/"):
+        if not raw or raw == b".":
+            continue
+        if not isinstance(found, h5py.h5g.GroupID) or raw not in found:
+            return "not there"
+        try:
+            found = _resolve(found, raw)
+        except BROKEN as error:
+            return f"damaged: {error}"
+        if isinstance(found, str):
+            return found
+    return found if isinstance(found, h5py.h5d.DatasetID) else "a group"
 
 
 def _text(raw: bytes) -> str:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from glob import glob
 from importlib import import_module
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from epochal.errors import EpochalError, FileMissingError, FormatError
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 ZARR_MARKS = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}
+# A scheme, maybe a chain of them: s3://, simplecache::s3://
+URL = re.compile(r"[A-Za-z][\w.+-]*(://|::.*://)")
 NUMBER = re.compile(r"(\d+)")
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -145,7 +148,7 @@ def open_store(
     ----------
     target
         A file, a folder that is one dataset, or several of them as one: a list, a pattern, or a
-        folder of files.
+        folder of files. Paths, or URLs that fsspec knows.
     backend
         ``"auto"``, or the name of a format: ``"hdf5"``; ``"h5py"`` reads HDF5 through the h5py
         library alone, slowly.
@@ -169,14 +172,39 @@ def open_store(
     if not isinstance(target, str | os.PathLike):
         return _many(f"{len(target)} files", [os.fspath(each) for each in target], options)
     path = os.fspath(target)
+    if URL.match(path):
+        return _url(path, options)
     if not os.path.lexists(path) and any(sign in path for sign in "*?["):
         return _many(path, matching(path), options)
     if os.path.isdir(path):
         tree = LocalTree(path)
         if _tree_format(tree) is None:
-            return _folder(path, options)
+            return _folder(path, _entries(path), options)
         return _open_tree(tree, backend, allow, untrusted)
     return _open_file(_local(path), backend, allow, untrusted)
+
+
+def _url(url: str, options: dict[str, Any]) -> Store:
+    """The same of a URL."""
+    if url.startswith(("file://", "local://")):
+        return open_store(unquote(urlsplit(url).path), **options)
+    try:
+        look_at = _load("epochal.stores.remote_look:look_at")
+    except ImportError as error:
+        raise FormatError(
+            f"{url}: URLs are read by fsspec, which is not installed: pip install 'epochal[remote]'"
+        ) from error
+    found = look_at(url, [mark for each in TREE_FORMATS for mark in each.marks])
+    tree, names = found.tree, found.entries
+    if found.file is not None:
+        store = _open_file(found.file, **options)
+        found.file.settle()
+        return store
+    if tree is not None:
+        return _open_tree(tree, **options)
+    if found.together:
+        return _many(url, [names[name] for name in natural(names)], options)
+    return _folder(url, {name: names[name] for name in natural(names)}, options)
 
 
 def _many(name: str, paths: list[str], options: dict[str, Any]) -> Store:
@@ -187,16 +215,22 @@ def _many(name: str, paths: list[str], options: dict[str, Any]) -> Store:
     return _joined(name, [open_store(path, **options) for path in paths], [])
 
 
-def _folder(path: str, options: dict[str, Any]) -> Store:
+def _entries(path: str) -> dict[str, str]:
+    """Files in a folder, and folders that are one dataset, by name."""
+    found = {}
+    for name in natural(os.listdir(path)):
+        inside = os.path.join(path, name)
+        folder = os.path.isdir(inside)
+        if not name.startswith(".") and not (folder and _tree_format(LocalTree(inside)) is None):
+            found[name] = inside
+    return found
+
+
+def _folder(path: str, entries: dict[str, str], options: dict[str, Any]) -> Store:
     """All that a store can read in a folder; the rest is listed with the reason."""
     stores: list[Store] = []
     others: list[Other] = []
-    for name in natural(os.listdir(path)):
-        inside = os.path.join(path, name)
-        if name.startswith(".") or (
-            os.path.isdir(inside) and _tree_format(LocalTree(inside)) is None
-        ):
-            continue
+    for name, inside in entries.items():
         try:
             stores.append(open_store(inside, **options))
         except FormatError as error:
