@@ -5,6 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
+import h5py
+import numpy as np
+import pytest
+
+from epochal.errors import DamageWarning
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -22,3 +29,48 @@ def test_adding_a_store_as_the_page_says(tmp_path):
     assert done.returncode == 0, done.stdout
     assert "10 passed" in done.stdout
     assert len((DOCS / "add-a-store.md").read_text().splitlines()) < 60
+
+
+def make_files(folder):
+    """The files that `files.md` opens."""
+    X, y = np.arange(240, dtype="f4").reshape(60, 4), np.arange(60)
+    for number, rows in ((2, slice(0, 40)), (10, slice(40, 60))):
+        with h5py.File(folder / f"part-{number}.h5", "w") as file:
+            file["X"], file["y"] = X[rows], y[rows]
+    with h5py.File(folder / "fuel.h5", "w") as file:
+        file["train/features"] = X
+        file["train/features"].dims[0].label = "batch"
+    with h5py.File(folder / "cells.h5ad", "w") as file:
+        group = file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        group.attrs["shape"] = (100, 7)
+        group["data"], group["indices"] = np.ones(300, "f4"), np.tile([0, 3, 6], 100)
+        group["indptr"] = np.arange(0, 301, 3)
+    with h5py.File(folder / "text.h5", "w") as file:
+        file["ids"], file["starts"] = np.arange(90), np.append(np.arange(0, 90, 3), 90)
+    with fsspec.open("memory://bucket/train.h5", "wb") as file:
+        file.write((folder / "part-2.h5").read_bytes())
+    with h5py.File(folder / "damaged.h5", "w") as file:
+        stored = file.create_dataset("X", data=X, chunks=(20, 4), compression="gzip")
+        place = stored.id.get_chunk_info(1).byte_offset
+    data = bytearray((folder / "damaged.h5").read_bytes())
+    data[place + 9] ^= 255
+    (folder / "damaged.h5").write_bytes(data)
+
+
+def test_which_files_it_reads(tmp_path, monkeypatch, capsys):
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    parts, ragged, remote, damaged = code("files.md")
+    exec(parts, names)
+    assert names["ds"]["images"].axes[0] == "batch"
+    exec(ragged, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "(64, 7) 192"
+    assert lines[2] == "(8, 3) [3 3 3 3 3 3 3 3]"
+    exec(remote, names)
+    assert len(names["ds"]) == 40
+    with pytest.warns(DamageWarning, match="rows 20 to 39"):
+        exec(damaged, names)
+    assert capsys.readouterr().out.split() == ["40"]

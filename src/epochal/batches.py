@@ -6,11 +6,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epochal.errors import DamageWarning, MismatchError, ScratchError
+from epochal.errors import BudgetError, DamageWarning, MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
 from epochal.execute.probe import Measured, probe
@@ -21,6 +22,7 @@ from epochal.plan.choose import choose
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order, Rows
 from epochal.plan.plan import Plan, Prediction
+from epochal.plan.readers import readers
 from epochal.plan.report import Report
 from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
@@ -52,6 +54,7 @@ class Settings:
     machine: Machine | None = None
     progress: bool = False
     on_error: str = "raise"
+    more_threads: bool = False  # where sources are far: the caller did not say how many
 
 
 class Batches:
@@ -381,18 +384,36 @@ class Batches:
     def _choose(self, start: int = 0, only: tuple[str, ...] | None = None) -> Plan:
         machine = self._settings.machine or self._machine
         if machine is None:
-            threads = self._settings.threads
-            machine = self._machine = probe(self._sources, threads, self._folder, self._measured)
+            machine = self._machine = probe(
+                self._sources,
+                self._settings.threads,
+                self._folder,
+                self._measured,
+                self._settings.budget_bytes,
+            )
         elif self._folder is None:
             machine = replace(machine, scratch_free_bytes=0, scratch_why="no scratch is allowed")
-        return choose(
-            self._order,
-            {name: source.layout for name, source in self._sources.items()},
-            budget_bytes=self._settings.budget_bytes,
-            machine=machine,
-            start_batch=start,
-            only=only or self._settings.strategies,
-        )
+        layouts = {name: source.layout for name, source in self._sources.items()}
+        budget_bytes = self._settings.budget_bytes
+        threads = machine.threads
+        if self._settings.more_threads:
+            threads = readers(layouts, threads, budget_bytes)
+
+        def with_threads(threads: int) -> Plan:
+            return choose(
+                self._order,
+                layouts,
+                budget_bytes=budget_bytes,
+                machine=replace(machine, threads=threads),
+                start_batch=start,
+                only=only or self._settings.strategies,
+            )
+
+        while threads > machine.threads:
+            with suppress(BudgetError):
+                return with_threads(threads)
+            threads //= 2
+        return with_threads(machine.threads)
 
     @property
     def plan(self) -> Plan:

@@ -189,7 +189,8 @@ class Dataset:
             Folder for what does not fit; False forbids it. None: `EPOCHAL_SCRATCH`, `TMPDIR` or
             ``/var/tmp``.
         threads
-            Threads that read and decode; None: one a core that this process may use.
+            Threads that read and decode; None: one a core that this process may use, and more
+            where they wait for a network, as far as `memory` goes.
         shard
             ``(rank, world)``: which part of each global batch.
         progress
@@ -224,6 +225,7 @@ class Dataset:
             if memory is None
             else sizes.parse(memory, "memory"),
             threads=default_threads() if threads is None else _positive("threads", threads),
+            more_threads=threads is None,
             scratch=scratch,
             progress=progress,
             on_error=on_error,

@@ -49,6 +49,9 @@ class Layout:
         For people: ``"shuffle + gzip(4)"``; empty when nothing is to be decoded.
     parallel
         Whether reads from several threads run at once (False under a library's lock).
+    in_flight
+        Reads that are worth having under way at once: 1 where bytes are near, and reading keeps a
+        core busy; more where each read waits for a network.
     starts
         Of uneven chunks (several files as one): the first row of each and the end, strictly
         ascending from 0, ``(n_chunks + 1,)``. None where all but the last have `chunk_rows`.
@@ -67,6 +70,7 @@ class Layout:
     kind: str = "chunked"
     codec: str = ""
     parallel: bool = True
+    in_flight: int = 1
     starts: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -234,6 +238,11 @@ class RaggedLayout:
     def parallel(self) -> bool:
         """Whether reads of all columns from several threads run at once."""
         return all(column.parallel for column in self.columns.values())
+
+    @property
+    def in_flight(self) -> int:
+        """The most of any column."""
+        return max(column.in_flight for column in self.columns.values())
 
     @property
     def read_overhead_bytes(self) -> int:

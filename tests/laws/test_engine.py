@@ -53,6 +53,7 @@ class Case:
     slack: float
     selection: np.ndarray | None = None
     decode_bytes_per_s: float = 300e6
+    row_readers: int = 0
     counting: dict[str, CountingSource] = field(default_factory=dict)
     budget_bytes: int = 0
     files: dict[str, list[int]] = field(default_factory=dict)
@@ -86,7 +87,9 @@ class Case:
             (self.strategy,),
             Machine(
                 threads=self.threads,
-                rates={name: Rates(self.decode_bytes_per_s) for name in self.arrays},
+                rates=dict.fromkeys(
+                    self.arrays, Rates(self.decode_bytes_per_s, row_readers=self.row_readers)
+                ),
                 scratch_free_bytes=1 << 40,
             ),
         )
@@ -197,6 +200,7 @@ def cases(draw, strategy, names=schemes.NAMES, world=None):
         threads=draw(st.integers(1, 3)),
         slack=draw(st.sampled_from((1.0, 1.0, 1.1, 1.5, 3.0, 10.0))),
         selection=selection,
+        row_readers=draw(st.integers(0, 1)),
         files=files,
     )
 
@@ -275,6 +279,8 @@ def kinds(plan):
                 yield "several piles"
         elif plan.strategy in ("gather", "rescan", "spool") and feed.kind == "resident":
             yield "resident beside it"
+        if feed.kind == "direct":
+            yield "direct"
         if feed.kind == "window" and feed.window_rows:
             yield f"{feed.windows_ahead} windows ahead"
 
@@ -282,7 +288,7 @@ def kinds(plan):
 EXPECTED = {
     "stream": (),
     "resident": (),
-    "gather": (),
+    "gather": ("direct", "1 windows ahead"),
     "rescan": ("resident beside it", "0 windows ahead", "1 windows ahead"),
     "spool": ("by position", "spilled", "partly kept", "rolled", "several piles"),
 }

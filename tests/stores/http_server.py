@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,13 +43,16 @@ class Faults:
 
     refuse: int = 0  # answers of status `refuse_status`
     refuse_status: int = 503
+    refuse_if: Callable[[int], bool] | None = None  # of any request, by the number of those before
     cut: int = 0  # bodies that end at half, and the connection with them
     hang: int = 0  # answers that never come
     no_ranges: bool = False
     no_tags: bool = False
+    date: str = ""  # when what is there was last changed
     weak_tags: bool = False
     no_head: bool = False
     lists: bool = True  # folders as pages of links
+    more_links: tuple[str, ...] = ()  # what those pages have beside
     after: Callable[[Request], None] | None = None
 
 
@@ -69,7 +73,8 @@ class Server:
         self._line_free_at = 0.0
         self._tags: dict[str, tuple[object, str]] = {}
         self._server = _Listener(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        serve = partial(self._server.serve_forever, poll_interval=0.01)
+        self._thread = threading.Thread(target=serve, daemon=True)
         self._thread.start()
 
     @property
@@ -199,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         owner, path = self.server.owner, unquote(urlsplit(self.path).path)
         faults = owner.faults
+        if faults.refuse_if is not None and faults.refuse_if(len(owner.requests)):
+            return self._plain(faults.refuse_status, path)
         if not with_body and faults.no_head:
             return self._plain(405, path)
         if path not in owner.files:
@@ -219,9 +226,10 @@ class _Handler(BaseHTTPRequestHandler):
         names = {
             p[len(folder) :].partition("/") for p in self.server.owner.files if p.startswith(folder)
         }
-        if not names or not self.server.owner.faults.lists:
+        faults = self.server.owner.faults
+        if not names or not faults.lists:
             return None
-        hrefs = sorted({name + slash for name, slash, _ in names})
+        hrefs = [*faults.more_links, *sorted({name + slash for name, slash, _ in names})]
         return "".join(f'<a href="{href}">{href}</a>\n' for href in hrefs).encode()
 
     def _plain(self, status: int, path: str, body: bytes = b"", kind: str = "text/plain") -> None:
@@ -252,6 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         elif status == 416:
             self.send_header("Content-Range", f"bytes */{size}")
+        if faults.date:
+            self.send_header("Last-Modified", faults.date)
         if not faults.no_tags:
             self.send_header("ETag", owner.tag(path))
         self.end_headers()

@@ -14,6 +14,7 @@ from epochal.errors import DamageError
 from epochal.stores import open_store
 
 CHECKSUMMED = ["gzip", "shuffle + gzip", "fletcher32", "fletcher32 last", "fletcher32 first"]
+CHECKSUMMED += ["bzip2"]
 
 # Changes and cuts stored chunks and decodes them, in a process of its own: a crash is its end.
 FUZZ = """
@@ -102,6 +103,56 @@ def test_a_flipped_bit_under_a_checksum_is_found(chains_file, tmp_path, name):
         assert (read_chunks(source, 0, 1) == expected[:10]).all()
         assert (read_chunks(source, 2, 3) == expected[20:]).all()
     assert found >= 36
+
+
+@pytest.mark.parametrize("cut", [1, 10, 11, 30])
+def test_a_stream_that_ends_before_its_checksum(tmp_path, cut):
+    """All its bytes may be there, and libbz2 has not compared them yet."""
+    import bz2
+
+    path = tmp_path / "cut.h5"
+    with h5py.File(path, "w") as file:
+        items = some_items("u1", (10, 100), 1)
+        dataset = write_dataset(file, items, "u1", (10, 100), CHAINS["bzip2"])
+        dataset.id.write_direct_chunk((0, 0), bz2.compress(items.tobytes())[:-cut])
+    with pytest.raises(DamageError, match="chunk 0, rows 0 to 9: bzip2: ends before its checksum"):
+        read_all(open_store(path).sources["x"])
+
+
+@pytest.mark.parametrize("itemsize", [7, 900, 1200, 1 << 31])
+def test_a_shuffle_of_any_size_of_items_takes_no_longer(itemsize):
+    """A damaged size makes other rows of the same bytes; it was a loop of billions once."""
+    from epochal.stores.filters import Filter, Pipeline
+
+    stored = some_items("u1", (1200,), 1) * np.arange(1200).astype("u1")
+    n_items = 1200 // itemsize
+    whole = n_items * itemsize
+    due = np.append(stored[:whole].reshape(itemsize if whole else 0, n_items).T, stored[whole:])
+    out = np.empty(1200, "u1")
+    Pipeline([Filter(2, (itemsize,))], 1200).decode(stored, 0, out)
+    assert (out == due).all()
+
+
+def test_a_name_of_an_attribute_that_is_no_text(tmp_path):
+    path = tmp_path / "names.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3)
+        space = h5py.h5s.create(h5py.h5s.SCALAR)
+        h5py.h5a.create(file.id, b"\xff\xfe", h5py.h5t.STD_I32LE, space)
+        file.attrs["plain"] = 3
+    assert open_store(path).groups == {"": {"plain": 3}}
+
+
+def test_splits_that_only_look_like_those_of_fuel(tmp_path):
+    path = tmp_path / "split.h5"
+    fields = ("split", "source", "start", "stop", "indices", "available", "comment")
+    record = np.zeros((2,), [(field, "S3") for field in fields])
+    record["available"] = b"yes"
+    record["start"] = b"no"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3)
+        file.attrs["split"] = record
+    assert open_store(path).groups == {}
 
 
 # Without compression any bytes are a chunk; Blosc's compression level 0 leaves its filter out.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hdf5_files import read_all, read_chunks, read_rows
 
+import epochal
 from epochal.errors import ChangedError, FileMissingError, FormatError, RowError
 from epochal.stores import open_store
 
@@ -201,3 +202,143 @@ def test_rows_that_are_not_there(path, name, row):
         RowError, match=rf"asked for row {row} of '{name}', which has rows 0 to {N_ROWS - 1}"
     ):
         read_rows(source, [0, row])
+
+
+READERS = 8
+N = 600
+ROWS = np.arange(N * 8, dtype="f4").reshape(N, 8)
+
+
+def hdf5_gzip(folder):
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("X", data=ROWS, chunks=(50, 8), compression="gzip", shuffle=True)
+    return folder / "a.h5", ("X",)
+
+
+def pytables_column(folder):
+    """A column of a table of PyTables, whose rows h5py writes as PyTables does."""
+    table = np.zeros(N, [("number", "<i4"), ("pair", "<f4", (2,))])
+    table["number"], table["pair"] = np.arange(N), ROWS[:, :2]
+    with h5py.File(folder / "t.h5", "w") as file:
+        file.attrs["PYTABLES_FORMAT_VERSION"] = np.bytes_("2.1")
+        made = file.create_dataset("table", data=table, chunks=(64,), compression="gzip")
+        made.attrs["CLASS"] = np.bytes_("TABLE")
+    return folder / "t.h5", ("table:pair",)
+
+
+def numpy_file(folder):
+    np.save(folder / "X.npy", ROWS)
+    return folder / "X.npy", ("X",)
+
+
+def zarr_sharded(folder):
+    import zarr
+
+    made = zarr.create_array(
+        folder / "z", shape=ROWS.shape, dtype="f4", chunks=(20, 8), shards=(100, 8)
+    )
+    made[...] = ROWS
+    return folder / "z", ("z",)
+
+
+def files_as_one(folder):
+    for k, rows in enumerate(np.split(ROWS, [100, 350])):
+        with h5py.File(folder / f"part-{k}.h5", "w") as file:
+            file.create_dataset("X", data=rows, chunks=(30, 8), compression="lzf")
+    return folder / "part-*.h5", ("X",)
+
+
+def csr_matrix(folder):
+    import scipy.sparse
+
+    matrix = scipy.sparse.random_array((N, 90), density=0.1, format="csr", rng=1)
+    with h5py.File(folder / "s.h5", "w") as file:
+        group = file.create_group("X")
+        group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", matrix.shape
+        for part in ("data", "indices", "indptr"):
+            data = getattr(matrix, part)
+            group.create_dataset(part, data=data, chunks=(500,), compression="gzip")
+    return folder / "s.h5", ("X",)
+
+
+KINDS = [hdf5_gzip, pytables_column, numpy_file, zarr_sharded, files_as_one, csr_matrix]
+
+
+def digest(dataset, seed):
+    """What a reader of a dataset gets: some rows of each source by number, then two epochs."""
+    found = []
+    rows = np.random.default_rng(seed).integers(0, N, 60)
+    for name in dataset.sources:
+        found.append(_bytes(dataset[name][rows]))
+        found.append(_bytes(dataset[name][...]))
+    batches = dataset.batches("shuffled_sequential", 64, seed=seed, memory="4MiB", threads=2)
+    found += [_bytes(part) for _ in range(2) for batch in batches for part in batch]
+    return found
+
+
+def _bytes(rows):
+    parts = rows if isinstance(rows, tuple) else (rows,)
+    return [np.asarray(part).tobytes() for part in parts]
+
+
+def send_digest(dataset, seed, queue):
+    queue.put((seed, digest(dataset, seed)))
+
+
+@pytest.fixture(params=KINDS, ids=lambda make: make.__name__)
+def dataset(request, tmp_path):
+    path, sources = request.param(tmp_path)
+    with epochal.open(path, sources=sources) as ds:
+        yield ds
+
+
+def test_eight_threads_of_one_dataset(dataset):
+    due = [digest(dataset, seed) for seed in range(READERS)]
+    with ThreadPoolExecutor(READERS) as pool:
+        assert list(pool.map(digest, [dataset] * READERS, range(READERS))) == due
+
+
+def test_eight_forks_of_one_dataset(dataset):
+    """They inherit it, open as it is; the parent goes on reading meanwhile."""
+    due = [digest(dataset, seed) for seed in range(READERS)]
+    assert in_processes("fork", dataset, range(READERS)) == due
+    assert digest(dataset, 0) == due[0]
+
+
+def in_processes(method, dataset, seeds):
+    """Digests of one dataset by one process for each seed, all at once."""
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [
+        context.Process(target=send_digest, args=(dataset, seed, queue), daemon=True)
+        for seed in seeds
+    ]
+    for worker in workers:
+        worker.start()
+    mine = digest(dataset, 0)
+    found = dict(queue.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)
+    assert found[0] == mine
+    return [found[seed] for seed in seeds]
+
+
+def digests(datasets, seed):
+    return [digest(each, seed) for each in datasets]
+
+
+def test_eight_spawned_readers_of_one_dataset(tmp_path, monkeypatch):
+    """They get it as a pickle, after the parent has read from it; started once for all kinds."""
+    datasets = []
+    for make in KINDS:
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        path, sources = make(folder)
+        datasets.append(epochal.open(path, sources=sources))
+    due = [digests(datasets, seed) for seed in range(READERS)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    with multiprocessing.get_context("spawn").Pool(READERS) as pool:
+        assert pool.starmap(digests, [(datasets, seed) for seed in range(READERS)], 1) == due
+    for ds in datasets:
+        ds.close()

@@ -291,6 +291,59 @@ def test_metadata_that_lie(tmp_path):
         open_store(tmp_path / "w")
 
 
+def test_a_checksum_at_the_end_of_a_stream_is_looked_at(tmp_path):
+    """Also where the rows are all there without it: each chunk has one of them flipped or cut."""
+    array = values((40, 50), "u1")
+    for codec, cut in ((numcodecs.BZ2(), 6), (numcodecs.LZMA(), 30)):
+        path = tmp_path / codec.codec_id
+        write(path, array, zarr_format=2, chunks=(10, 50), compressors=codec)
+        whole = (path / "1.0").read_bytes()
+        (path / "1.0").write_bytes(whole[:-cut])
+        with pytest.raises(DamageError, match=r"rows 10 to 19: .* ends before its checksum"):
+            read_all(open_store(path).sources[codec.codec_id])
+        for at in range(60, len(whole) - 40, 7):
+            damaged = bytearray(whole)
+            damaged[at] ^= 0x24
+            (path / "1.0").write_bytes(damaged)
+            with pytest.raises(DamageError, match="rows 10 to 19"):
+                read_all(open_store(path).sources[codec.codec_id])
+
+
+def test_a_damaged_chunk_in_an_archive_is_found_by_its_sum(tmp_path):
+    array = values((40, 6), "i4")
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w", compression=0) as store:
+        made = zarr.create_array(store, shape=(40, 6), chunks=(5, 6), dtype="i4", compressors=None)
+        made[...] = array
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.index(array[5:10].tobytes())
+    data[at + 33] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    source = open_store(tmp_path / "a.zip").sources["a"]
+    with pytest.raises(DamageError, match=r"a\.zip/c/1/0: its checksum is not the one in the arch"):
+        read_all(source)
+    out = np.empty((5, 6), "i4")
+    source.read(2, 3, out)
+    assert (out == array[10:15]).all()
+
+
+def test_codecs_that_are_set_up_wrongly(tmp_path):
+    def why(**config):
+        return wrong(tmp_path, 2, filters=[config], compressor=None)
+
+    assert "'astype' is set up wrongly: KeyError: 'decode_dtype'" in why(id="astype")
+    assert "'fixedscaleoffset' is set up wrongly" in why(
+        id="fixedscaleoffset", scale=[], offset=1, dtype="f4"
+    )
+    assert "'delta' is set up wrongly: TypeError" in why(id="delta", dtype="nonsense")
+    assert "makes items of object, which are no numbers" in why(id="delta", dtype="|O")
+    write(tmp_path / "a", values((4, 3), "i4"), zarr_format=2, chunks=(2, 3))
+    path = tmp_path / "a/.zarray"
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"compressor": None, "filters": [{"id": "shuffle"}]}))
+    with pytest.raises(DamageError, match=r"decodes to \d+ bytes where 24 are due"):
+        read_all(open_store(tmp_path / "a").sources["a"])
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_damage_is_named(tmp_path, sharded):
     how = {"shards": (10, 4)} if sharded else {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["are_long", "copy_pieces", "views_of"]
+__all__ = ["copy_pieces"]
 
 Numbers = NDArray[np.int64]
 
@@ -37,23 +37,10 @@ def copy_pieces(
         heads = np.flatnonzero(np.r_[True, ~joined])
         counts = np.add.reduceat(counts, heads)
         starts, places = starts[heads], places[heads]
-    if are_long(counts):
+    if int(counts.sum()) > SMALL_ITEMS * len(counts):
         _copy_slices(source, starts, target, places, counts)
     elif counts.any():
         _copy_items(source, starts, target, places, counts)
-
-
-def are_long(counts: Numbers) -> bool:
-    """Whether pieces are better handled one by one than item by item."""
-    return int(counts.sum()) > SMALL_ITEMS * len(counts)
-
-
-def views_of(source: NDArray[Any], starts: Numbers, counts: Numbers) -> list[memoryview]:
-    """The bytes of the pieces ``source[starts[i] : starts[i] + counts[i]]``, without a copy."""
-    item_bytes = source.nbytes // max(len(source), 1)
-    begins, ends = (starts * item_bytes).tolist(), ((starts + counts) * item_bytes).tolist()
-    have = _bytes(source)
-    return [have[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
 def _copy_slices(

@@ -24,7 +24,7 @@ from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.piles import Dealer, KeyDealer, PositionDealer
 from epochal.plan.plan import FeedPlan
-from epochal.plan.spool import SLABS
+from epochal.plan.spool import SLABS, are_long
 from epochal.stores.store import Source
 
 __all__ = ["KeptSpool", "SpoolFeed"]
@@ -178,17 +178,19 @@ class SpoolFeed:
         spool.deal(block, deal, data, sorted_)
         self._give(block_records, sorted_)
 
-    def _sorting_room(self, n_records: int) -> Records:
+    def _sorting_room(self, n_records: int) -> Records | None:
         """A buffer; an extra one where rows that are drawn again and again happen to lie in one
-        block.
+        block. None where rows need not be sorted.
         """
+        if are_long(self._layout.row_bytes):
+            return None
         if n_records > self._buffers.capacity:
             return Records(n_records, self._layout.row_bytes)
         return self._buffers.take()
 
-    def _give(self, *records: Records) -> None:
+    def _give(self, *records: Records | None) -> None:
         for one in records:
-            if len(one.heads) == self._buffers.capacity:
+            if one is not None and len(one.heads) == self._buffers.capacity:
                 self._buffers.give(one)
 
     def _deal_again(self, old: Spool) -> Spool:

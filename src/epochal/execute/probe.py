@@ -49,13 +49,22 @@ class Measured:
 
 
 def probe(
-    sources: Mapping[str, AnySource], threads: int, folder: Path | None, measured: Measured
+    sources: Mapping[str, AnySource],
+    threads: int,
+    folder: Path | None,
+    measured: Measured,
+    budget_bytes: int,
 ) -> Machine:
-    """Measure what was not measured yet: sources, and the scratch folder (None for no scratch)."""
+    """Measure what was not measured yet: sources, and the scratch folder (None for no scratch). A
+    source of which one chunk is more than the budget is not read: no plan will read it.
+    """
     for name, source in sources.items():
-        if name not in measured.sources:
+        layout = source.layout
+        fits = layout.chunk_bytes + layout.read_overhead_bytes <= budget_bytes
+        if name not in measured.sources and fits:
             measured.sources[name] = _probe_any(source, threads)
-    machine = Machine(threads=threads, rates={name: measured.sources[name] for name in sources})
+    rates = {name: measured.sources.get(name, Rates()) for name in sources}
+    machine = Machine(threads=threads, rates=rates)
     if folder is None:
         return replace(machine, scratch_why="no scratch is allowed")
     try:
@@ -140,9 +149,11 @@ def _probe_rows(source: Source, threads: int) -> tuple[float, int]:
     layout = source.layout
     if not layout.rows_alone:
         return Rates().queued_row_seconds, 0
-    slow = layout.parallel and _timed_rows(source, 1, 32) > SLOW_ROW_SECONDS
-    readers = MANY_READERS if slow else threads
-    return _timed_rows(source, readers, 16), readers
+    if layout.in_flight > 1:  # each row is a request: a few tell
+        return _timed_rows(source, layout.in_flight, 2), layout.in_flight
+    if layout.parallel and _timed_rows(source, 1, 32) > SLOW_ROW_SECONDS:
+        return _timed_rows(source, MANY_READERS, 16), MANY_READERS
+    return _timed_rows(source, 1, 256) / threads, threads
 
 
 def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
@@ -154,6 +165,10 @@ def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
     def read(some: NDArray[np.int64]) -> None:
         source.read_rows(some, np.empty((len(some), *layout.row_shape), layout.dtype))
 
+    if readers == 1:
+        began = time.perf_counter()
+        read(rows[0])
+        return (time.perf_counter() - began) / rows.size
     with closing(Pool(readers)) as pool:
         began = time.perf_counter()
         wait([pool.submit(read, some) for some in rows])

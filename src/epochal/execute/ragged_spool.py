@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.meter import Meter
-from epochal.execute.pieces import are_long, copy_pieces, views_of
+from epochal.execute.pieces import copy_pieces
 from epochal.execute.pool import Pool, wait
 from epochal.execute.ragged import Rooms, items_of
-from epochal.execute.scratch import ScratchFile
+from epochal.execute.scratch import ScratchFile, bytes_of
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
 from epochal.plan.ragged import SLABS, cut_items, runs_of, touched
+from epochal.plan.spool import are_long
 from epochal.ragged import Block
 from epochal.stores.ragged import RaggedSource
 
@@ -195,8 +196,9 @@ class RaggedSpoolFeed:
         assert self._scratch is not None
         ends = np.cumsum(counts)
         item_bytes = items.nbytes // len(items)
-        if are_long(counts):
-            at = self._scratch.append_views(views_of(items, begins, counts))
+        if are_long(int(ends[-1]) * item_bytes // len(counts)):
+            pieces = bytes_of(items), begins * item_bytes, counts * item_bytes
+            at = self._scratch.append_pieces([], *pieces)
         else:
             shape = (int(ends[-1]), *items.shape[1:])
             packed = self._pool.temporary(int(ends[-1]) * item_bytes, "sorted")

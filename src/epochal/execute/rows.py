@@ -35,7 +35,9 @@ def read_rows(source: Source, rows: slice | NDArray[np.int64], threads: int) -> 
         return out
     alone = layout.rows_alone and places is not None
     reads = reads_of(ordered, layout, run_bytes=RUN_BYTES, alone=alone)
-    if out.nbytes < PARALLEL_BYTES or threads == 1 or not layout.parallel:
+    threads = max(threads, layout.in_flight)
+    few = out.nbytes < PARALLEL_BYTES and layout.in_flight == 1
+    if few or threads == 1 or not layout.parallel:
         for read in reads:
             _fill(source, read, places, out, alone=alone)
         return out
@@ -79,8 +81,9 @@ def read_ragged(source: RaggedSource, rows: NDArray[np.int64], threads: int) -> 
     columns = list(source.columns.values())
     widest = max(max(column.row_bytes for column in layout.columns.values()), 1)
     runs = slab.runs(layout, max(RUN_BYTES // widest, 1))
-    few = slab.block.nbytes < PARALLEL_BYTES or not layout.parallel
-    with closing(Pool(1 if few else threads)) as pool:
+    few = slab.block.nbytes < PARALLEL_BYTES and layout.in_flight == 1
+    alone = few or not layout.parallel
+    with closing(Pool(1 if alone else max(threads, layout.in_flight))) as pool:
 
         def read(column: int, start: int, stop: int) -> None:
             slab.put(column, *items_of(columns[column], start, stop, pool))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.direct import DirectFeed
 from epochal.execute.feed import Feed, Room, Ticket
 from epochal.execute.meter import Meter
 from epochal.execute.piles import KeptSpool, SpoolFeed
@@ -293,6 +294,8 @@ def _feed(
         return _ragged_feed(plan, source, kept, order, start, pool, meter, scratch)
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
+    if plan.kind == "direct":
+        return DirectFeed(source, order)
     if plan.kind == "stream":
         return StreamFeed(plan, source, order, start, pool, meter)
     if plan.kind == "spool":

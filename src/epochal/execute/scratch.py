@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import ScratchError
+from epochal.execute.vector import Vector, left_of, vector_of, write_vector
 from epochal.sizes import show
 
 __all__ = ["ScratchFile", "scratch_folder"]
 
-IOV_MAX = 1024
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Buffer = NDArray[Any]
+NO_NUMBERS = np.empty(0, np.int64)
+ZERO = np.zeros(1, np.int64)
 
 
 def scratch_folder(scratch: str | os.PathLike[str] | None) -> Path:
@@ -56,33 +59,38 @@ class ScratchFile:
 
     def append(self, buffers: Sequence[Buffer]) -> int:
         """Write buffers one after another; returns where."""
-        return self.append_views([buffer.data.cast("B") for buffer in buffers if buffer.nbytes])
+        return self.append_pieces(buffers, None)
 
-    def append_views(self, views: Sequence[memoryview]) -> int:
-        """The same of bytes: any number of them in few calls."""
+    def append_pieces(
+        self,
+        buffers: Sequence[Buffer],
+        source: NDArray[np.uint8] | None,
+        begins: NDArray[np.int64] = NO_NUMBERS,
+        n_bytes: NDArray[np.int64] | int = 0,
+    ) -> int:
+        """Write buffers, and behind them the pieces ``source[begins[i] : begins[i] + n_bytes[i]]``
+        of bytes as they lie there; returns where.
+        """
+        parts = [vector_of(bytes_of(buffer), ZERO, buffer.nbytes) for buffer in buffers]
+        if source is not None:
+            parts.append(vector_of(source, begins, n_bytes))
+        vector = np.concatenate(parts)
         with self._lock:
             at = self._end
-            self._end += sum(map(len, views))
-        offset = at
-        for first in range(0, len(views), IOV_MAX):
-            some = list(views[first : first + IOV_MAX])
-            n_bytes = sum(map(len, some))
-            self._write(some, offset)
-            offset += n_bytes
+            self._end += int(vector[:, 1].sum())
+        self._write(vector, at)
         return at
 
-    def _write(self, views: list[memoryview], at: int) -> None:
-        while views:
+    def _write(self, vector: Vector, at: int) -> None:
+        while len(vector):
             try:
-                written = os.pwritev(self._fd, views, at)
+                written = write_vector(self._fd, vector, at)
+            except InterruptedError:
+                continue
             except OSError as error:
                 raise self._error(error, at) from error
             at += written
-            while views and written >= len(views[0]):
-                written -= len(views[0])
-                views.pop(0)
-            if written:
-                views[0] = views[0][written:]
+            vector = left_of(vector, written)
 
     def _error(self, error: OSError, at: int) -> ScratchError:
         if error.errno in FULL:
@@ -122,6 +130,12 @@ class ScratchFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+def bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a C-contiguous array, without a copy."""
+    assert array.flags.c_contiguous
+    return array.reshape(-1).view(np.uint8)
 
 
 def _open_unlinked(folder: Path) -> int:

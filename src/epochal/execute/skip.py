@@ -109,13 +109,19 @@ class _SkippingSource:
         self.layout = source.layout
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Read chunks; again one by one if any of them is damaged."""
+        """Read chunks; again one by one if any of them is damaged, and that row by row where rows
+        can be read alone: what is left out is the same, however it was read.
+        """
         try:
             self._source.read(start, stop, out)
             return
         except DamageError as error:
             if stop - start == 1:
-                self._leave_out(*self.layout.bounds(start), out, error)
+                bounds = self.layout.bounds(start)
+                if self.layout.rows_alone:
+                    self.read_rows(np.arange(*bounds), out)
+                else:
+                    self._leave_out(*bounds, out, error)
                 return
         base = self.layout.bounds(start)[0]
         for chunk in range(start, stop):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.meter import Meter
 from epochal.execute.scratch import ScratchFile
+from epochal.plan.order import Rows
 from epochal.plan.piles import Deal, Dealer
 from epochal.plan.plan import FeedPlan
 
@@ -143,9 +144,9 @@ class Spool:
         self._first_spilled = np.zeros(n_blocks, np.int32)
         self._at = np.zeros(n_blocks, np.int64)
 
-    def deal(self, block: int, deal: Deal, data: Bytes, sorted_: Records) -> None:
-        """Deal one block's records; `data` holds the block's rows, `sorted_` is room to sort them
-        by pile.
+    def deal(self, block: int, deal: Deal, data: Bytes, sorted_: Records | None) -> None:
+        """Deal one block's records; `data` holds the block's rows, C-contiguous. Short rows are
+        sorted by pile in `sorted_` before they are written; long ones are written from `data`.
         """
         n_records = len(deal.piles)
         by_pile = np.argsort(deal.piles, kind="stable")
@@ -153,19 +154,28 @@ class Spool:
         offsets = np.zeros(self.n_piles + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         self._offsets[block] = offsets
-        heads, rows = sorted_.heads[:n_records], sorted_.data[:n_records]
-        np.take(deal.heads, by_pile, axis=0, out=heads, mode="clip")
+        heads = deal.heads[by_pile]
         local = by_pile if deal.local is None else deal.local[by_pile]
-        np.take(data, local, axis=0, out=rows, mode="clip")
         first_spilled, spans = self._reserve(counts)
         self._first_spilled[block] = first_spilled
         for page, page_start, start, stop in spans:
-            page.heads[page_start : page_start + stop - start] = heads[start:stop]
-            page.data[page_start : page_start + stop - start] = rows[start:stop]
+            room = slice(page_start, page_start + stop - start)
+            page.heads[room] = heads[start:stop]
+            np.take(data, local[start:stop], axis=0, out=page.data[room], mode="clip")
         kept = int(offsets[first_spilled])
         if kept < n_records:
-            self._at[block] = self.scratch.append([heads[kept:], rows[kept:]])
-            self._meter.spill(heads[kept:].nbytes + rows[kept:].nbytes)
+            self._at[block] = self._spill(heads[kept:], data, local[kept:], sorted_)
+
+    def _spill(self, heads: Heads, data: Bytes, local: Rows, sorted_: Records | None) -> int:
+        """Write records to scratch: their heads, then their rows. Returns where."""
+        row_bytes = data.shape[1]
+        self._meter.spill(heads.nbytes + len(local) * row_bytes)
+        if sorted_ is None:
+            pieces = data.reshape(-1), local * row_bytes, row_bytes
+            return self.scratch.append_pieces([heads], *pieces)
+        rows = sorted_.data[: len(local)]
+        np.take(data, local, axis=0, out=rows, mode="clip")
+        return self.scratch.append([heads, rows])
 
     def _reserve(
         self, counts: NDArray[np.int64]

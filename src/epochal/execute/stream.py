@@ -163,10 +163,12 @@ class StreamFeed:
 
     def _read_whole(self, read: Read, at: int, rooms: list[_Room]) -> None:
         """Chunks of which every row is wanted: straight into a batch's array where many end in it,
-        else by way of a block that stays in the cache (a call for each chunk would cost more).
+        else by way of a block that stays in the cache (a call for each chunk would cost more). From
+        afar, what is read together counts for more than a copy.
         """
         layout = self._source.layout
         run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
+        few = 2 if layout.in_flight == 1 else run_chunks
         base = layout.bounds(read.start)[0] - at  # file row of position 0
         chunk = read.start
         while chunk < read.stop:
@@ -176,7 +178,7 @@ class StreamFeed:
             end = base + room.stop  # file row at which the batch ends
             last = layout.n_chunks if end >= layout.n_rows else layout.chunk_of(end)
             last = min(last, read.stop)
-            if last - chunk >= min(2, run_chunks, read.stop - chunk):
+            if last - chunk >= min(few, run_chunks, read.stop - chunk):
                 n_rows = layout.bounds(last - 1)[1] - first
                 low = first - base - room.start
                 self._source.read(chunk, last, room.array[low : low + n_rows])

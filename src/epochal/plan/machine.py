@@ -14,7 +14,8 @@ class Rates:
 
     ``decode_bytes_per_s`` counts decoded bytes of whole chunks on one thread, reading included;
     ``queued_row_seconds`` is one of many single rows that ``row_readers`` threads read at once (a
-    device that answers late is asked for many together); ``take_seconds`` is one row copied from
+    device that answers late is asked for many together, by more threads than there are cores; 0:
+    nobody asked); ``take_seconds`` is one row copied from
     memory to a batch, in random order.
     """
 

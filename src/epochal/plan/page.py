@@ -15,7 +15,7 @@ __all__ = ["compare", "page"]
 WHAT = {
     "stream": "each chunk is read and decoded once, in order",
     "resident": "everything is decoded into memory once; later epochs read memory only",
-    "gather": "single rows are read in file order, window by window",
+    "gather": "single rows are read, in file order as far as that is worth while",
     "rescan": "the file is decoded once for every window of the order that fits the budget",
     "spool": "each chunk is decoded once; rows are dealt into piles, and piles served in order",
 }
@@ -71,6 +71,8 @@ def _feed(feed: FeedPlan) -> str:
         return f"runs of {feed.run_items:,} items"
     if feed.kind == "ragged window":
         return f"windows of {feed.window_items:,} items"
+    if feed.kind == "direct":
+        return "rows alone, straight into batches"
     if feed.kind in ("stream", "window"):
         unit = "rows alone" if feed.alone else "whole chunks"
         return f"windows of {feed.window_rows:,} rows, {unit}"

@@ -32,13 +32,13 @@ class FeedPlan:
     """How the rows of one source come.
 
     ``kind`` is ``"stream"`` (windows that end where chunks do) or ``"window"``, of
-    ``window_rows`` positions with ``windows_ahead`` of them prepared ahead, ``"resident"``, or
-    ``"spool"``. ``run_bytes`` bounds the decoded bytes of one read. ``alone``: rows are read by
-    themselves, by ``readers`` tasks at once (0: one a thread). The spool deals blocks of
-    ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each where
-    ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, and keeps
-    the first ``piles_kept`` of them in up to ``n_pages`` pages of ``page_rows`` records.
-    ``roll``: later epochs deal the records of the one before.
+    ``window_rows`` positions with ``windows_ahead`` of them prepared ahead, ``"direct"`` (rows that
+    are read alone, into the batches), ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the
+    decoded bytes of one read. ``alone``: rows are read by themselves, by ``readers`` tasks at once
+    (0: one a thread). The spool deals blocks of ``block_chunks`` chunks into ``n_piles`` piles
+    (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
+    ``buffer_rows`` records, and keeps the first ``piles_kept`` of them in up to ``n_pages`` pages
+    of ``page_rows`` records. ``roll``: later epochs deal the records of the one before.
 
     Rows of varying length come by ``"ragged stream"``, ``"ragged window"``, ``"ragged resident"``
     or ``"ragged spool"``: runs of ``run_items`` items, windows or piles of ``window_items``.

@@ -20,7 +20,7 @@ from epochal.plan.plan import FeedPlan, Prediction
 from epochal.plan.task import Infeasible, Part, Task
 from epochal.sizes import show
 
-__all__ = ["plan_spool"]
+__all__ = ["LONG_BYTES", "SLABS", "are_long", "plan_spool"]
 
 SEGMENT_BYTES = 256 << 10
 MIN_BLOCK_BYTES = 256 << 10
@@ -28,6 +28,7 @@ MAX_BLOCK_BYTES = 64 << 20
 MAX_PILES = 1 << 16
 INDEX_BYTES = 24  # a record of a pile being served: its index, and what sorting it takes
 DEAL_BYTES = 48  # a record of a block being dealt: pile, sorting, heads before and after
+LONG_BYTES = 768  # what has more is written from where it lies, not sorted in a buffer first
 SLABS = 3  # piles held as slabs while serving: the one served, the one being read, the one after
 
 
@@ -41,6 +42,11 @@ class _Geometry:
     buffer_bytes: int
     deal_bytes: int
     table_bytes: int
+
+
+def are_long(row_bytes: int) -> bool:
+    """Whether rows are better written from where they are than sorted first."""
+    return row_bytes >= LONG_BYTES
 
 
 def plan_spool(task: Task, name: str, share: int) -> Part:
@@ -122,7 +128,9 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
 def _geometry(
     task: Task, layout: Layout, n_records: int, record_bytes: int, room: int, *, by_position: bool
 ) -> _Geometry:
-    n_buffers = max(2 * task.threads, SLABS + task.threads)
+    # A block being dealt a thread, or piles being served; and where rows are sorted, room for that.
+    sorting = 0 if are_long(layout.row_bytes) else task.threads
+    n_buffers = max(task.threads, SLABS) + sorting
     record_cost = n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
     # Blocks and piles as large as segments ask for, within half of the room: the other half keeps
     # piles in memory.

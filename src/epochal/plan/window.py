@@ -14,7 +14,8 @@ __all__ = ["plan_gather", "plan_rescan", "plan_stream"]
 STREAM_WINDOW_BYTES = 4 << 20
 GATHER_WINDOW_BYTES = 128 << 20
 RUN_BYTES = 1 << 20
-GATHER_RUN_BYTES = 128 << 10
+FAR_RUN_BYTES = 4 << 20  # what is read by one call is some requests at once
+GATHER_RUN_BYTES = 256 << 10
 IN_FILE_ORDER = 0.6  # what a row costs in a window that is read in file order, to one at random
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 
@@ -49,10 +50,14 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
 
 
 def plan_gather(task: Task, name: str, share: int) -> Part:
-    """Single rows in file order within a window: for rows that can be read alone."""
+    """Single rows: from a device that answers at once straight into the batches, else in file order
+    within a window.
+    """
     layout = task.layouts[name]
     if not layout.rows_alone:
         raise Infeasible("rows cannot be read without decoding their chunk")
+    if 0 < task.machine.of(name).row_readers <= task.threads:
+        return _plan_direct(task, name, share)
     # Many readers where a device answers late; fewer where their buffers would be all there is.
     readers = task.machine.of(name).row_readers
     each = max(layout.row_bytes, GATHER_RUN_BYTES) + layout.read_overhead_bytes
@@ -74,6 +79,16 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     )
     cost = _cost(task, name, feed, first_rows=window_rows)
     return Part(feed, cost, cost, cost, _items(temporary, held))
+
+
+def _plan_direct(task: Task, name: str, share: int) -> Part:
+    layout = task.layouts[name]
+    held = task.threads * layout.read_overhead_bytes
+    if share < held:
+        raise Infeasible("the rows being read do not fit", task.common_bytes + held)
+    feed = FeedPlan(name, "direct", held, alone=True)
+    cost = _cost(task, name, feed, first_rows=task.batch_rows * task.batch_group)
+    return Part(feed, cost, cost, cost, (("rows being read", held),))
 
 
 def plan_rescan(task: Task, name: str, share: int) -> Part:
@@ -113,7 +128,9 @@ def _run_bytes(task: Task, layout: Layout, share: int) -> int:
     """Neighbouring chunks are read together up to this: small chunks would otherwise cost a call
     each.
     """
-    return max(layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
+    near = layout.in_flight == 1
+    most, part = (RUN_BYTES, 8) if near else (FAR_RUN_BYTES, 4)
+    return max(layout.chunk_bytes, min(most, share // (part * task.threads)))
 
 
 def _items(temporary: int, held: int) -> tuple[tuple[str, int], ...]:
@@ -127,9 +144,13 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     part = min(first_rows, n_rows) / max(n_rows, 1)
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
-        alone_seconds = n_rows * rates.queued_row_seconds * IN_FILE_ORDER
-        reading = task.decode_seconds(name, n_bytes) if feed.kind == "stream" else alone_seconds
-        seconds = reading + taking
+        alone_seconds = n_rows * rates.queued_row_seconds
+        if feed.kind == "stream":
+            seconds = task.decode_seconds(name, n_bytes) + taking
+        elif feed.kind == "direct":
+            seconds = alone_seconds
+        else:
+            seconds = alone_seconds * IN_FILE_ORDER + taking
         return Prediction(
             read_bytes=n_bytes,
             decoded_bytes=n_bytes,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 
-from epochal.errors import FileMissingError, FormatError
+from epochal.errors import DamageError, FileMissingError, FormatError
 from epochal.stores.archive_directory import DEFLATED, STORED, Member, decoded_name, members
 from epochal.stores.archive_inflate import Inflater
 from epochal.stores.file import File, Read, Slice
@@ -58,7 +59,7 @@ def open_member(file: File, member: Member) -> File:
                 f"{inside.name}: stored in {member.stored_bytes} of "
                 f"{member.size_bytes} bytes: damaged"
             )
-        return inside
+        return _Stored(inside, member)
     if member.method != DEFLATED:
         raise FormatError(
             f"{inside.name}: compressed by zip method {member.method}; only deflate is read. "
@@ -70,6 +71,51 @@ def open_member(file: File, member: Member) -> File:
             "are. Write the archive again, without compression"
         )
     return _Unpacked(inside, member)
+
+
+class _Stored:
+    """A stored member as a file. Its checksum is over all of it, so that reads of all of it look at
+    it: those of a chunk of Zarr, or of metadata.
+    """
+
+    def __init__(self, inside: File, member: Member) -> None:
+        self.name, self.size_bytes = inside.name, inside.size_bytes
+        self._inside, self._crc32 = inside, member.crc32
+
+    @property
+    def in_flight(self) -> int:
+        """That of the archive."""
+        return self._inside.in_flight
+
+    @property
+    def copy_bytes(self) -> int:
+        """That of the archive."""
+        return self._inside.copy_bytes
+
+    def checked(self) -> Read:
+        """Reads in place. Raises `DamageError` where all of it is not what was stored."""
+        read = self._inside.checked()
+
+        def read_stored(parts: Sequence[memoryview], offset: int) -> int:
+            got = read(parts, offset)
+            if got == self.size_bytes and offset == 0 and self._sum(parts) != self._crc32:
+                raise DamageError(
+                    f"{self.name}: its checksum is not the one in the archive. "
+                    "Restore the archive from a copy"
+                )
+            return got
+
+        return read_stored
+
+    def _sum(self, parts: Sequence[memoryview]) -> int:
+        crc, left = 0, self.size_bytes
+        for part in parts:
+            crc = zlib.crc32(part[:left], crc)
+            left -= min(len(part), left)
+        return crc
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class _Unpacked:
@@ -117,6 +163,8 @@ class ZipTree:
         self._file = file
         self._members = members(file) if listed is None else listed
         self.in_flight = file.in_flight
+        deflated = (m.size_bytes for m in self._members.values() if m.method == DEFLATED)
+        self.copy_bytes = file.copy_bytes + max(deflated, default=0)
 
     def file(self, key: str, size_bytes: int | None = None) -> File:
         """The member of that name. Reads its local header."""

@@ -60,7 +60,7 @@ class UnpackedCopy:
             with self._locks.setdefault(os.getpid(), threading.Lock()):
                 copy = self._copy or self._unpacked()
                 self._copy = None if self._closed else copy
-        return copy.read
+        return copy
 
     def fits(self) -> bool:
         """Whether it would take no more than half of the temporary space that is free."""

@@ -46,7 +46,7 @@ class Handle:
     def __del__(self) -> None:
         os.close(self.fd)
 
-    def read(self, parts: Sequence[memoryview], offset: int) -> int:
+    def __call__(self, parts: Sequence[memoryview], offset: int) -> int:
         """See `epochal.stores.file.Read`."""
         return read_into(self.fd, parts, offset)
 
@@ -87,7 +87,7 @@ class Descriptor:
         """Reads of the file, unchanged since it was indexed. Costs one ``fstat``."""
         handle = self._open.get(0) or self._reopen()
         self._compare(os.fstat(handle.fd))
-        return handle.read
+        return handle
 
     def close(self) -> None:
         """Give the descriptor back."""

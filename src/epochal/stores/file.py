@@ -67,6 +67,11 @@ class Tree(Protocol):
         """That of its files."""
         ...
 
+    @property
+    def copy_bytes(self) -> int:
+        """That of its files, the most."""
+        ...
+
     def file(self, key: str, size_bytes: int | None = None) -> File:
         """The file of that key. Raises `FileMissingError` if there is none.
 

@@ -212,8 +212,13 @@ def _unshuffler(itemsize: int) -> Decode:
         whole = n_items * itemsize
         planes: NDArray[np.uint8] = source[:whole].reshape(itemsize, n_items)
         items: NDArray[np.uint8] = out[:whole].reshape(n_items, itemsize)
-        for k in range(itemsize):
-            items[:, k] = planes[k]
+        # Along the shorter side: a damaged size of items may be the whole chunk, or billions.
+        if itemsize <= n_items:
+            for k in range(itemsize):
+                items[:, k] = planes[k]
+        else:
+            for k in range(n_items):
+                items[k] = planes[:, k]
         out[whole:] = source[whole:]
 
     return unshuffle

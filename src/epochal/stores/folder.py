@@ -17,6 +17,7 @@ class LocalTree:
     """
 
     in_flight = 1
+    copy_bytes = 0
 
     def __init__(self, path: str) -> None:
         self.path = self.name = os.path.abspath(path)

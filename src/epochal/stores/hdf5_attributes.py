@@ -40,7 +40,10 @@ def attributes_of_groups(file: Any, sources: Iterable[str]) -> dict[str, dict[st
             continue
         if plain:
             found[name] = plain
-    splits = _fuel_splits(file)
+    try:
+        splits = _fuel_splits(file)
+    except BROKEN:  # fields of other types than Fuel's
+        splits = {}
     if splits:
         found.setdefault("", {})["split"] = splits
     return found
@@ -78,6 +81,8 @@ def only_a_dimension(dataset: Any) -> bool:
 def _plain(group: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in list(group.attrs)[:MAX_ATTRIBUTES]:
+        if not isinstance(name, str):  # no UTF-8, so that it says nothing of sources
+            continue
         try:
             attribute = h5py.h5a.open(group.id, name.encode("utf-8", "surrogateescape"))
             if attribute.get_storage_size() > MAX_BYTES:

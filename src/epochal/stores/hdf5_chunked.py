@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import DamageError
+from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
 from epochal.stores.codecs import Bytes, Undecodable
 from epochal.stores.file import File, Read
@@ -20,7 +20,9 @@ from epochal.stores.strings import pad_with_nuls
 __all__ = ["ChunkedSource"]
 
 GROUP_BYTES = 1 << 20  # neighbouring pieces are read in one call up to this
+FAR_GROUP_BYTES = 2 << 20  # which is some requests at once
 GAP_BYTES = 4096  # index nodes that lie between pieces are read over
+FAR_GAP_BYTES = 64 << 10  # which costs less than another request
 BOOKKEEPING_BYTES = 128  # Python integers of one piece
 
 
@@ -46,6 +48,9 @@ class ChunkedSource:
         self._chunk_bytes = prod(facts.chunk) * facts.dtype.itemsize
         self._whole_rows = facts.chunk[1:] == facts.shape[1:]
         self._pipeline = Pipeline(facts.filters, self._chunk_bytes)
+        near = self._file.in_flight == 1
+        self._gap_bytes = GAP_BYTES if near else FAR_GAP_BYTES
+        self._group_bytes = GROUP_BYTES if near else FAR_GROUP_BYTES
         # Items are moved as the widest integers that divide them: a copy of any dtype, padding
         # included.
         itemsize = facts.dtype.itemsize
@@ -59,9 +64,10 @@ class ChunkedSource:
             chunk_rows=facts.chunk[0],
             rows_alone=self._whole_rows and not facts.filters,
             piece_bytes=facts.sizes.reshape(self._grid[0], self._pieces),
-            read_overhead_bytes=self._overhead_bytes(),
+            read_overhead_bytes=self._overhead_bytes() + self._file.copy_bytes,
             kind="chunked",
             codec=describe(facts.filters),
+            in_flight=self._file.in_flight,
         )
 
     @property
@@ -88,7 +94,8 @@ class ChunkedSource:
                 target.fill(i)
                 i += 1
                 continue
-            j = _reach(offsets, sizes, i, n, 0 if plain else GAP_BYTES)
+            gap = 0 if plain else self._gap_bytes
+            j = _reach(offsets, sizes, i, n, gap, self._group_bytes)
             if plain:
                 self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, target.rows(i, j))
                 i = j
@@ -135,6 +142,8 @@ class ChunkedSource:
                 flat,
             )
         except (EOFError, OSError) as error:
+            if isinstance(error, EpochalError):
+                raise
             raise self._damage(int(chunk[stored[0]]), str(error)) from error
         self._pad(out)
 
@@ -155,6 +164,8 @@ class ChunkedSource:
         try:
             got = read([target.data], offset)
         except OSError as error:
+            if isinstance(error, EpochalError):
+                raise
             raise self._damage(piece, f"cannot be read: {error.strerror}") from error
         if got < len(target):
             raise self._damage(piece, f"the file ends {len(target) - got} bytes too early")
@@ -179,17 +190,17 @@ class ChunkedSource:
         largest = int(facts.sizes.max(initial=0))
         if self._whole_rows and not facts.filters:
             return min(GATHER_BYTES, int(facts.sizes.sum(dtype=np.int64)))
-        everything = int(facts.sizes.sum(dtype=np.int64)) + GAP_BYTES * len(facts.sizes)
-        stored = max(largest, min(GROUP_BYTES, everything))
+        everything = int(facts.sizes.sum(dtype=np.int64)) + self._gap_bytes * len(facts.sizes)
+        stored = max(largest, min(self._group_bytes, everything))
         partial = not self._whole_rows or facts.shape[0] % facts.chunk[0] != 0
         bookkeeping = BOOKKEEPING_BYTES * self._pieces
         return stored + partial * self._chunk_bytes + self._pipeline.workspace_bytes() + bookkeeping
 
 
-def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int) -> int:
+def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int, most: int) -> int:
     """The end of the run of pieces from `i` on that one read fetches."""
     end = offsets[i] + sizes[i]
-    limit = offsets[i] + GROUP_BYTES
+    limit = offsets[i] + most
     j = i + 1
     while j < n and sizes[j] and 0 <= offsets[j] - end <= gap and offsets[j] + sizes[j] <= limit:
         end = offsets[j] + sizes[j]

@@ -202,6 +202,12 @@ def _vlen(dataset: Any, name: str, context: _File) -> Facts:
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise RefusedUnsafe("rows of varying length in other files are not followed")
+    held = 8 * prod(dataset.shape)
+    if held > max(INDEX_FREE_BYTES, INDEX_TIMES_FILE * context.file.size_bytes):
+        raise RefusedUnsafe(
+            f"{dataset.shape[0]} rows of varying length, whose lengths would take {held} bytes, in "
+            f"a file of {context.file.size_bytes} bytes"
+        )
     if context.size_bytes_of_address != (8, 8) or plist.get_layout() == h5py.h5d.COMPACT:
         raise Refused("its references to rows are of a kind that is not read")
     if plist.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED:

@@ -19,15 +19,17 @@ from epochal.stores.strings import pad_with_nuls
 __all__ = ["CompactSource", "ContiguousSource"]
 
 
-def _layout(facts: Facts, kind: str, overhead_bytes: int) -> Layout:
+def _layout(facts: Facts, kind: str, overhead_bytes: int, file: File | None = None) -> Layout:
     row_bytes = prod(facts.shape[1:]) * facts.dtype.itemsize
     return Layout(
         shape=facts.shape,
         dtype=facts.dtype,
         chunk_rows=virtual_chunk_rows(row_bytes),
         rows_alone=True,
-        read_overhead_bytes=min(overhead_bytes, prod(facts.shape) * facts.dtype.itemsize),
+        read_overhead_bytes=min(overhead_bytes, prod(facts.shape) * facts.dtype.itemsize)
+        + (file.copy_bytes if file else 0),
         kind=kind,
+        in_flight=file.in_flight if file else 1,
     )
 
 
@@ -36,7 +38,7 @@ class ContiguousSource:
 
     def __init__(self, facts: Contiguous, file: File) -> None:
         self._facts, self._file = facts, file
-        self._layout = _layout(facts, "contiguous", GATHER_BYTES)
+        self._layout = _layout(facts, "contiguous", GATHER_BYTES, file)
 
     @property
     def layout(self) -> Layout:

@@ -67,8 +67,10 @@ class VlenColumn:
             read_overhead_bytes=held.read_overhead_bytes
             + block_rows * REFERENCE.itemsize
             + min(BLOCK_ROWS, len(offsets)) * LIST_BYTES
-            + HELD_BYTES,
+            + HELD_BYTES
+            + file.copy_bytes,
             kind="heap",
+            in_flight=file.in_flight,
             codec=held.codec,
             starts=edges if n_items else None,
         )

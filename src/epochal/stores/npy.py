@@ -64,8 +64,13 @@ def name_of(file_name: str, suffix: str) -> str:
 
     >>> name_of("/data/train_X.npy", ".npy"), name_of("https://host/X.npy?part=1", ".npy")
     ('train_X', 'X')
+    >>> name_of("memory://X.npy", ".npy"), name_of("zip://a/X.npy::s3://bucket/b.zip", ".npy")
+    ('X', 'X')
     """
-    path = urlsplit(file_name).path if "://" in file_name else file_name
+    path = file_name
+    if "://" in file_name:
+        links = [urlsplit(link) for link in file_name.split("::") if "://" in link]
+        path = links[0].netloc + links[0].path
     return PurePosixPath(path).name.removesuffix(suffix) or "array"
 
 

@@ -45,9 +45,10 @@ class FortranSource:
             shape=header.shape,
             dtype=header.dtype,
             chunk_rows=chunk_rows,
-            read_overhead_bytes=max(PART_BYTES, header.dtype.itemsize),
+            read_overhead_bytes=max(PART_BYTES, header.dtype.itemsize) + file.copy_bytes,
             kind="contiguous",
             codec=codec,
+            in_flight=file.in_flight,
         )
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from epochal.errors import EpochalError, FormatError
 from epochal.stores.file import Read
 from epochal.stores.remote_answer import Identity, Reader, Sink, Transient
+from epochal.stores.remote_cache import together
 from epochal.stores.remote_system import PlainReader, meaning, protocols_of, shown, system_of
 
-__all__ = ["RemoteFile", "reader_of"]
+__all__ = ["RemoteFile", "patiently", "reader_of"]
 
 # Where a protocol of its own tells more than fsspec passes on.
 READERS = {
@@ -26,6 +27,7 @@ READERS = {
     "s3a": "epochal.stores.remote_s3:S3Reader",
 }
 ATTEMPTS = 5
+AT_ONCE = 4  # requests that one read is cut into and has under way at a time
 FIRST_PAUSE_SECONDS = 0.2  # then three times as much each time, up to a fifth more or less
 
 
@@ -33,9 +35,9 @@ class RemoteFile:
     """An object by URL (`epochal.stores.file.File`). Threads share it.
 
     It pickles as its URL and identity; each process has a file system of its own, since what runs
-    fsspec's requests is a thread that a fork leaves behind. Each read is one request (or several,
-    where it is long), asked again up to `ATTEMPTS` times where that may help. That all of them are
-    of one object is checked as its protocol allows: see `HttpReader`, `S3Reader` and
+    fsspec's requests is a thread that a fork leaves behind. Each read is one request (or several
+    at once, where it is long), asked again up to `ATTEMPTS` times where that may help. That all of
+    them are of one object is checked as its protocol allows: see `HttpReader`, `S3Reader` and
     `PlainReader`, which is for any other.
 
     Parameters
@@ -75,8 +77,8 @@ class RemoteFile:
             It cannot be read: no permission, no network, a server that serves no ranges.
         """
         reader = reader_of(url, key)
-        identity, head = _patiently(reader.look, _name(url, key))
-        file = cls(url, key, identity, reader.in_flight, reader.copy_bytes)
+        identity, head = patiently(reader.look, _name(url, key))
+        file = cls(url, key, identity, reader.in_flight, AT_ONCE * reader.copy_bytes)
         file._readers[os.getpid()] = reader
         return file, head
 
@@ -111,25 +113,27 @@ class RemoteFile:
                 reader = self._readers.get(os.getpid())
                 if reader is None:
                     reader = reader_of(self._url, self._key)
-                    _patiently(partial(reader.reopen, self._identity), self.name)
+                    patiently(partial(reader.reopen, self._identity), self.name)
                     self._readers[os.getpid()] = reader
         return reader
 
     def _read(self, reader: Reader, parts: Sequence[memoryview], offset: int) -> int:
         """See `epochal.stores.file.Read`."""
-        at = offset
-        for some in _requests(parts, self.size_bytes - offset, reader.request_bytes):
-            stop = at + sum(map(len, some))
-            seen = _patiently(partial(self._ask, reader, some, at, stop), self.name)
-            if seen.tag and not self._identity.tag:
-                self._identity = seen
-            at = stop
-        return at - offset
+        requests = list(_requests(parts, offset, self.size_bytes, reader.request_bytes))
+        if requests and not self._identity.tag:  # what the first answer is of, the others must be
+            self._ask(reader, requests.pop(0))
+        together(partial(self._ask, reader), requests, min(AT_ONCE, self.in_flight))
+        return max(min(sum(map(len, parts)), self.size_bytes - offset), 0)
 
-    def _ask(self, reader: Reader, some: Sequence[memoryview], start: int, stop: int) -> Identity:
-        sink = Sink(some)
+    def _ask(self, reader: Reader, request: _Request) -> None:
+        seen = patiently(partial(self._fill, reader, request), self.name)
+        if seen.tag and not self._identity.tag:
+            self._identity = seen
+
+    def _fill(self, reader: Reader, request: _Request) -> Identity:
+        sink = Sink(request.parts)
         try:
-            return reader.fill(sink, start, stop, self._identity)
+            return reader.fill(sink, request.start, request.stop, self._identity)
         finally:
             sink.close()
 
@@ -151,7 +155,7 @@ def reader_of(url: str, key: str = "") -> Reader:
     return PlainReader(system, path, _name(url, key))
 
 
-def _patiently(ask: Callable[[], Any], name: str) -> Any:
+def patiently(ask: Callable[[], Any], name: str) -> Any:
     """What `ask` returns, asked again where its failure may pass."""
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
@@ -173,19 +177,28 @@ def _patiently(ask: Callable[[], Any], name: str) -> Any:
     raise AssertionError(name)
 
 
-def _requests(parts: Sequence[memoryview], n_bytes: int, most: int) -> Iterator[list[memoryview]]:
-    """The first `n_bytes` of some buffers, cut where a request would be longer than `most`."""
+class _Request(NamedTuple):
+    """Bytes ``[start, stop)`` into some buffers."""
+
+    parts: list[memoryview]
+    start: int
+    stop: int
+
+
+def _requests(parts: Sequence[memoryview], offset: int, end: int, most: int) -> Iterator[_Request]:
+    """What fills some buffers from `offset` on, as far as `end`, by requests of at most `most`
+    bytes.
+    """
     some: list[memoryview] = []
-    room = most
+    start = at = offset
     for part in parts:
-        view = part[: max(n_bytes, 0)]
-        n_bytes -= len(view)
+        view = part[: max(end - at, 0)]
         while len(view):
-            some.append(view[:room])
+            some.append(view[: start + most - at])
             view = view[len(some[-1]) :]
-            room -= len(some[-1])
-            if not room:
-                yield some
-                some, room = [], most
+            at += len(some[-1])
+            if at == start + most:
+                yield _Request(some, start, at)
+                some, start = [], at
     if some:
-        yield some
+        yield _Request(some, start, at)

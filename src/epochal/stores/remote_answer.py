@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 
 from epochal.errors import ChangedError
 
-__all__ = ["HEAD_BYTES", "Identity", "Reader", "Sink", "Transient", "compare"]
+__all__ = ["HEAD_BYTES", "TRY_AGAIN", "Identity", "Reader", "Sink", "Transient", "compare"]
 
 HEAD_BYTES = 256 << 10  # asked for at the first look, which so costs no request of its own
+TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # statuses of HTTP that may pass
 
 
 class Identity(NamedTuple):

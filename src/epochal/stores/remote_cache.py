@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from epochal.stores.file import File, Read
 
-__all__ = ["Cached", "together"]
+__all__ = ["Cached", "Looked", "together"]
 
 BLOCK_BYTES = 16 << 10
-FIRST_AHEAD_BYTES = 64 << 10  # fetched at the first miss; twice as much at each one after it
+FIRST_AHEAD_BYTES = 64 << 10  # fetched at a miss; twice as much at each one close after another
 MOST_AHEAD_BYTES = 1 << 20
-DIRECT_BYTES = 256 << 10  # a read of so much is no look at an index
-GAP_BYTES = 256 << 10  # to read so much in vain costs less than another request
+DIRECT_BYTES = 2 << 20  # a read of so much is no look at an index
+GAP_BYTES = 64 << 10  # to read so much in vain costs less than another request beside others
 HELD_BYTES = 32 << 20
 
 Item = TypeVar("Item")
@@ -38,7 +38,8 @@ def together(
 class Cached:
     """A `File` that keeps what it read: for one thread, until `settle` is called.
 
-    Each miss fetches more than the one before, so that an index in one place takes few requests;
+    A miss close after the one before fetches more than that, so that an index in one place takes
+    few requests, and one that is spread over the file costs little of what lies between.
     `prefetch` fetches places that are known beforehand, at once. Pickles as the file alone.
 
     Parameters
@@ -56,6 +57,7 @@ class Cached:
         self._held_bytes = held_bytes
         self._blocks: dict[int, bytes] = {}
         self._ahead = FIRST_AHEAD_BYTES
+        self._end = -1  # the block after those that were fetched last
         self._settled = False
         whole = (
             len(head) if len(head) == file.size_bytes else len(head) // BLOCK_BYTES * BLOCK_BYTES
@@ -161,13 +163,15 @@ class Cached:
             return
         first, last = missing[0], missing[-1] + 1
         end = -(-self.size_bytes // BLOCK_BYTES)
+        near = 0 <= (first - self._end) * BLOCK_BYTES <= self._ahead
+        self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES) if near else FIRST_AHEAD_BYTES
         ahead = self._ahead // BLOCK_BYTES
-        self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES)
         while last < min(first + ahead, end) and last not in self._blocks:
             last += 1
         if last == end:  # what lies at a file's end is read backwards
             while first > max(last - ahead, 0) and first - 1 not in self._blocks:
                 first -= 1
+        self._end = last
         self._keep(first, self._fetched((first, last)))
 
     def _fetched(self, run: tuple[int, int]) -> bytes:
@@ -183,6 +187,45 @@ class Cached:
             self._blocks[first + at // BLOCK_BYTES] = data[at : at + BLOCK_BYTES]
         while len(self._blocks) * BLOCK_BYTES > self._held_bytes:
             self._blocks.pop(next(iter(self._blocks)))
+
+
+class Looked:
+    """A small file that came whole with the first look at it: read from what came until its end was
+    read, then from afar, so that of many such files little is held. Threads share it.
+    """
+
+    def __init__(self, file: File, data: bytes) -> None:
+        self.name, self.size_bytes = file.name, file.size_bytes
+        self.in_flight, self.copy_bytes = file.in_flight, file.copy_bytes
+        self._file = file
+        self._data: memoryview | None = memoryview(data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self._file,)
+
+    def checked(self) -> Read:
+        """Reads of what came, while that is kept."""
+        read = self._file.checked()
+        data = self._data
+        if data is None:
+            return read
+
+        def read_looked(parts: Sequence[memoryview], offset: int) -> int:
+            at = offset
+            for part in parts:
+                some = data[at : at + len(part)]
+                part[: len(some)] = some
+                at += len(some)
+            if at >= self.size_bytes:
+                self._data = None
+            return at - offset
+
+        return read_looked
+
+    def close(self) -> None:
+        """Close the file."""
+        self._data = None
+        self._file.close()
 
 
 def _itself(file: File) -> File:

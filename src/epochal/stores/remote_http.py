@@ -9,8 +9,8 @@ import aiohttp
 from fsspec.asyn import sync
 
 from epochal.errors import ChangedError, FormatError
-from epochal.stores.remote_answer import HEAD_BYTES, Identity, Sink, Transient, compare
-from epochal.stores.remote_system import IN_FLIGHT, meaning
+from epochal.stores.remote_answer import HEAD_BYTES, TRY_AGAIN, Identity, Sink, Transient, compare
+from epochal.stores.remote_system import IN_FLIGHT, meaning, said
 
 __all__ = ["HttpReader"]
 
@@ -18,7 +18,6 @@ __all__ = ["HttpReader"]
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 SLOWEST_BYTES_PER_SECOND = 20e3
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)$")
-TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
 class HttpReader:
@@ -31,7 +30,7 @@ class HttpReader:
 
     in_flight = IN_FLIGHT
     copy_bytes = 256 << 10  # what aiohttp holds of an answer that nobody takes
-    request_bytes = 16 << 20  # what must be asked for again where an answer breaks off
+    request_bytes = 512 << 10
 
     def __init__(self, system: Any, path: str, name: str) -> None:
         self._system, self._path, self._name = system, path, name
@@ -42,7 +41,13 @@ class HttpReader:
         """
         head = bytearray(HEAD_BYTES)
         sink = Sink([memoryview(head)])
-        seen = self._get(sink, 0, HEAD_BYTES)
+        try:
+            seen = self._get(sink, 0, HEAD_BYTES)
+        except Transient as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                # Nobody is there. Later on it may be a server that starts again: worth waiting for.
+                raise meaning(error.__cause__, self._name) from error
+            raise
         return seen, bytes(head[: sink.n_bytes])
 
     def reopen(self, identity: Identity) -> None:
@@ -59,10 +64,10 @@ class HttpReader:
         timeout = 120 + (stop - start) / SLOWEST_BYTES_PER_SECOND
         try:
             seen = sync(self._system.loop, self._ask, sink, start, stop, was, timeout=timeout)
-        except (FileNotFoundError, PermissionError) as error:
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise meaning(error, self._name) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Transient(f"{type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise Transient(said(error)) from error
         finally:
             sink.close()
         assert isinstance(seen, Identity)
@@ -94,7 +99,7 @@ class HttpReader:
         if status == 200 and headers.get("Content-Length") == "0":
             return Identity(0, tag)
         if status != 206:
-            self._refused(status, answer.reason)
+            self._refused(status, answer)
         if headers.get("Content-Encoding", "identity") not in ("identity", ""):
             raise FormatError(f"{self._name}: its server compresses parts of it on the way")
         match = CONTENT_RANGE.match(headers.get("Content-Range", ""))
@@ -105,7 +110,10 @@ class HttpReader:
             )
         return Identity(int(match[3]), tag)
 
-    def _refused(self, status: int, reason: str) -> NoReturn:
+    def _refused(self, status: int, answer: Any) -> NoReturn:
+        reason = answer.reason
+        if status == 200 and answer.content_type == "text/html":
+            raise IsADirectoryError(self._name)  # the page that a server makes of a folder
         if status == 200:
             raise FormatError(
                 f"{self._name}: its server serves no parts of it (asked for a range, it answered "

@@ -9,7 +9,7 @@ from fsspec.asyn import sync
 
 from epochal.errors import ChangedError, FormatError
 from epochal.stores.remote_answer import HEAD_BYTES, Identity, Sink, Transient, compare
-from epochal.stores.remote_system import IN_FLIGHT, TIMEOUT_SECONDS, meaning
+from epochal.stores.remote_system import IN_FLIGHT, TIMEOUT_SECONDS, meaning, said
 
 __all__ = ["S3Reader"]
 
@@ -23,7 +23,7 @@ class S3Reader:
     """
 
     copy_bytes = 2 * PART_BYTES
-    request_bytes = 16 << 20
+    request_bytes = 512 << 10
 
     def __init__(self, system: Any, path: str, name: str) -> None:
         self._system, self._name = system, name
@@ -69,7 +69,7 @@ class S3Reader:
                 ) from error
             if isinstance(error, FileNotFoundError | PermissionError) or _is_ours_to_mend(error):
                 raise meaning(error, self._name) from error
-            raise Transient(f"{type(error).__name__}: {error}") from error
+            raise Transient(said(error)) from error
         finally:
             sink.close()
         assert isinstance(seen, Identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import Any, NoReturn
@@ -12,12 +13,13 @@ import fsspec
 from epochal.errors import EpochalError, FileMissingError, FormatError
 from epochal.stores.remote_answer import Identity, Sink, Transient, compare
 
-__all__ = ["PlainReader", "meaning", "protocols_of", "shown", "system_of"]
+__all__ = ["PlainReader", "meaning", "protocols_of", "said", "shown", "system_of"]
 
 IN_FLIGHT = 16
-REQUEST_BYTES = 4 << 20  # of one request: its answer is held whole before it is copied
+REQUEST_BYTES = 1 << 20  # of one request: its answer is held whole before it is copied
 RECHECK_SECONDS = 30.0
 TIMEOUT_SECONDS = 300.0
+ADDRESS = re.compile(r"\w+://[^\s'\"<>()]+")  # a URL within a text
 
 # Extras of ours that bring what a scheme needs.
 EXTRAS = {
@@ -117,9 +119,10 @@ def meaning(error: BaseException, name: str) -> EpochalError:
     """The error of ours that says what one of a file system's means, and what to do."""
     if isinstance(error, EpochalError):
         return error
-    text = " ".join(str(error).split()) or type(error).__name__
-    kind = type(error).__name__
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+    text, kind = _text(error), type(error).__name__
+    if isinstance(error, IsADirectoryError):
+        return FileMissingError(f"{name}: there is no such object, but a folder or a page")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         return FileMissingError(f"{name}: there is no such object")
     if isinstance(error, PermissionError) or "Credentials" in kind:
         return FormatError(
@@ -136,6 +139,16 @@ def meaning(error: BaseException, name: str) -> EpochalError:
         f"{name}: cannot be read ({kind}: {text}). Is the address right, and is there a network? "
         "Rows that came so far are good: iterate again, or resume from a state_dict"
     )
+
+
+def said(error: BaseException) -> str:
+    """Kind and text of an error, with URLs as people may see them."""
+    return f"{type(error).__name__}: {_text(error)}"
+
+
+def _text(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ADDRESS.sub(lambda found: shown(found[0]), text)
 
 
 def _known() -> list[str]:
@@ -213,4 +226,4 @@ class PlainReader:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise meaning(error, self._name) from error
         compare(self._name, identity, self.look()[0])
-        raise Transient(f"{type(error).__name__}: {error}") from error
+        raise Transient(said(error)) from error

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
+
 from epochal.errors import FileMissingError, FormatError
 from epochal.stores.file import File
-from epochal.stores.remote import RemoteFile, reader_of
-from epochal.stores.remote_answer import Identity
-from epochal.stores.remote_cache import Cached, together
-from epochal.stores.remote_system import meaning, protocols_of, shown, system_of
+from epochal.stores.remote import AT_ONCE, RemoteFile, patiently, reader_of
+from epochal.stores.remote_answer import TRY_AGAIN, Identity, Transient
+from epochal.stores.remote_cache import Looked, together
+from epochal.stores.remote_system import meaning, protocols_of, said, shown, system_of
 
 __all__ = ["RemoteTree", "matching_urls"]
 
@@ -28,22 +31,22 @@ class RemoteTree:
         self.url = url.rstrip("/")
         self.name = shown(self.url)
         reader = reader_of(self.url)
-        self.in_flight, self._copy_bytes = reader.in_flight, reader.copy_bytes
+        self.in_flight, self.copy_bytes = reader.in_flight, AT_ONCE * reader.copy_bytes
 
     def __getstate__(self) -> tuple[str, int, int]:
-        return self.url, self.in_flight, self._copy_bytes
+        return self.url, self.in_flight, self.copy_bytes
 
     def __setstate__(self, state: tuple[str, int, int]) -> None:
-        self.url, self.in_flight, self._copy_bytes = state
+        self.url, self.in_flight, self.copy_bytes = state
         self.name = shown(self.url)
 
     def file(self, key: str, size_bytes: int | None = None) -> File:
         """The file of that key; of the length that a listing gave, where one did."""
         if size_bytes is not None:
             identity = Identity(size_bytes)
-            return RemoteFile(self.url, key, identity, self.in_flight, self._copy_bytes)
+            return RemoteFile(self.url, key, identity, self.in_flight, self.copy_bytes)
         file, head = RemoteFile.look(self.url, key)
-        return Cached(file, head) if head else file
+        return Looked(file, head) if 0 < len(head) == file.size_bytes else file
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Key and length of each file below, by one listing. Where that tells no lengths (the
@@ -57,22 +60,17 @@ class RemoteTree:
         system, root = system_of(self.url)
         root = root.rstrip("/")
         folder = posixpath.dirname(f"{root}/{prefix}")
-        try:
-            system.invalidate_cache()
-            found: dict[str, Any] = system.find(folder, detail=True)
-        except FileNotFoundError:
-            found = {}
-        except Exception as error:
-            raise meaning(error, self.name) from error
-        if not found and "http" in protocols_of(system):
+        system.invalidate_cache()
+        found = _below(system, folder, self)
+        if not found and "http" in protocols_of(system) and not _page(system, root, self):
             raise FormatError(
                 f"{self.name}: its server does not list what is in it, which must be known. Serve "
                 "it by one that does, or as one file: a zip archive, uncompressed"
             )
         listed = [
-            (path[len(root) + 1 :], info.get("size"))
-            for path, info in sorted(found.items())
-            if path.startswith(f"{root}/{prefix}") and info.get("type") != "directory"
+            (path[len(root) + 1 :], size)
+            for path, size in sorted(found.items())
+            if path.startswith(f"{root}/{prefix}")
         ]
         unknown = [key for key, size in listed if size is None]
         lengths = dict(
@@ -86,34 +84,95 @@ class RemoteTree:
     def children(self) -> list[tuple[str, str]]:
         """Name and URL of what lies in it: files, and folders that look like arrays."""
         system, root = system_of(self.url)
-        try:
-            listed = system.ls(root, detail=True)
-        except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise meaning(error, self.name) from error
         found = []
-        for info in listed:
-            name = str(info["name"]).rstrip("/").rpartition("/")[2]
-            folder = info.get("type") == "directory"
-            itself = str(info["name"]).rstrip("/") == root.rstrip("/")
-            if not itself and not name.startswith(".") and (not folder or name.endswith(".zarr")):
-                found.append((name, _url_of(self.url, info["name"])))
+        for path, is_folder, _ in _page(system, root, self):
+            name = path.rpartition("/")[2]
+            if not name.startswith(".") and (not is_folder or name.endswith(".zarr")):
+                found.append((name, _url_of(self.url, path)))
         return found
 
     def close(self) -> None:
         """Nothing: connections are kept by fsspec, for whoever comes next."""
 
 
+def _below(system: Any, folder: str, tree: RemoteTree) -> dict[str, int | None]:
+    """Path and length of each file below a folder."""
+    if not _walks(system):
+        try:
+            found = system.find(folder, detail=True)
+        except FileNotFoundError:
+            return {}
+        except Exception as error:
+            raise meaning(error, tree.name) from error
+        return {
+            path: info.get("size")
+            for path, info in found.items()
+            if info.get("type") != "directory"
+        }
+    below: dict[str, int | None] = {}
+    folders = [folder]
+    while folders:
+        pages = together(partial(_page, system, tree=tree), folders, tree.in_flight)
+        entries = [entry for page in pages for entry in page]
+        folders = [path for path, is_folder, _ in entries if is_folder]
+        below |= {path: size for path, is_folder, size in entries if not is_folder}
+    return below
+
+
+def _walks(system: Any) -> bool:
+    """Whether its ``find`` is fsspec's own, which leaves out folders that it fails to list: chunks
+    that are left out would be read as fill values.
+    """
+    if system.async_impl:
+        return type(system)._find is AsyncFileSystem._find
+    return type(system).find is AbstractFileSystem.find
+
+
+def _page(system: Any, folder: str, tree: RemoteTree) -> list[tuple[str, bool, int | None]]:
+    """Path, whether it is a folder, and length of what lies in a folder; nothing where there is
+    none.
+    """
+    folder = folder.rstrip("/")
+    found = []
+    for info in patiently(partial(_listed, system, folder), tree.name):
+        path = str(info["name"]).rstrip("/")
+        inside = path.startswith(f"{folder}/") if folder else bool(path)
+        # Pages have links to themselves in other orders: "?C=M;O=A".
+        if inside and not ("http" in protocols_of(system) and set("?#") & set(path)):
+            found.append((path, info.get("type") == "directory", info.get("size")))
+    return found
+
+
+def _listed(system: Any, folder: str) -> list[dict[str, Any]]:
+    try:
+        return list(system.ls(folder, detail=True))
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        if getattr(error, "status", 0) in TRY_AGAIN or isinstance(error, TimeoutError):
+            raise Transient(said(error)) from error
+        if isinstance(error, ConnectionError):
+            raise Transient(said(error)) from error
+        raise
+
+
 def _length(url: str, key: str) -> int | None:
+    """The length of a file, None where there is none. (Of a server that is busy fsspec says that it
+    has no such file, too.)
+    """
     system, root = system_of(url)
     try:
         size = system.info(f"{root.rstrip('/')}/{key}").get("size")
     except FileNotFoundError:
-        return None
+        size = None
     except Exception as error:
         raise meaning(error, shown(f"{url}/{key}")) from error
-    return None if size is None else int(size)
+    if size is not None:
+        return int(size)
+    try:
+        return RemoteFile.look(url, key)[0].size_bytes
+    except FileMissingError:
+        return None
 
 
 def matching_urls(url: str) -> list[str]:

@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from epochal.errors import RowError
 from epochal.stores.codecs import Bytes
+from epochal.stores.descriptor import Handle
 from epochal.stores.file import Read
+from epochal.stores.many import submit
 
 __all__ = ["GATHER_BYTES", "byte_view", "check_rows", "gather"]
 
 GATHER_BYTES = 1 << 20  # what `gather` holds at most beside its arguments and a few integers a row
 SMALL_ROW_BYTES = 4096  # below, reading what lies between two rows costs less than a call for each
 GAP_BYTES = 8192
+SPAN_ROWS = 16  # a span of fewer is more trouble than a read for each
 
 
 def byte_view(array: NDArray[Any]) -> Bytes:
@@ -63,14 +66,53 @@ def _gather_small(
     row_bytes: int,
     out: Bytes,
 ) -> None:
-    """Read spans that hold many rows, and take the rows out of them."""
-    items = out.view(f"V{row_bytes}")
+    """Read spans that hold many rows by way of a buffer, and the others into their slots."""
     steps = np.diff(positions)
     cuts = np.flatnonzero((steps > row_bytes + GAP_BYTES) | (steps % row_bytes != 0)) + 1
-    buffer = np.empty(
-        min(GATHER_BYTES, int(positions[-1] - positions[0]) + row_bytes), dtype=np.uint8
-    )
-    for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(positions)], strict=True):
+    edges = np.concatenate(([0], cuts, [len(positions)]))
+    counts = np.diff(edges)
+    many = counts >= SPAN_ROWS
+    if not many.all():
+        some = np.flatnonzero(np.repeat(~many, counts))
+        _gather_alone(read, positions[some], some if slots is None else slots[some], row_bytes, out)
+    if many.any():
+        spans = edges[:-1][many], edges[1:][many]
+        _gather_spans(read, positions, slots, row_bytes, out, *spans)
+
+
+def _gather_alone(
+    read: Read,
+    positions: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    row_bytes: int,
+    out: Bytes,
+) -> None:
+    """A read a row: of a local file many by one call, else what runs for each is short."""
+    begins = slots * row_bytes
+    if isinstance(read, Handle):
+        addresses = begins.astype(np.uint64) + np.uint64(out.ctypes.data)
+        done = submit(read.fd, positions, addresses, row_bytes)
+        positions, begins = positions[done:], begins[done:]
+    view = out.data
+    for position, begin in zip(positions.tolist(), begins.tolist(), strict=True):
+        if read((view[begin : begin + row_bytes],), position) < row_bytes:
+            raise EOFError(f"the file ends before {position + row_bytes}")
+
+
+def _gather_spans(
+    read: Read,
+    positions: NDArray[np.int64],
+    slots: NDArray[np.int64] | None,
+    row_bytes: int,
+    out: Bytes,
+    firsts: NDArray[np.int64],
+    lasts: NDArray[np.int64],
+) -> None:
+    """A read for the rows ``[first, last)`` of each span, or several where it is long."""
+    items = out.view(f"V{row_bytes}")
+    longest = int((positions[lasts - 1] - positions[firsts]).max()) + row_bytes
+    buffer = np.empty(min(GATHER_BYTES, longest), dtype=np.uint8)
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         at = first
         while at < last:
             base = int(positions[at])

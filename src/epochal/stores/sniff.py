@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from glob import glob
 from importlib import import_module
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from epochal.errors import EpochalError, FileMissingError, FormatError
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
@@ -36,6 +36,7 @@ ZARR_MARKS = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}
 URL = re.compile(r"[A-Za-z][\w.+-]*(://|::.*://)")
 NUMBER = re.compile(r"(\d+)")
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+NPY_MAGIC = b"\x93NUMPY"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 # What other formats begin with, so that an error can name them.
@@ -79,7 +80,11 @@ def _head(file: File, n_bytes: int, offset: int = 0) -> bytes:
 
 
 def _is_hdf5(file: File) -> bool:
-    """The signature lies at 0, 512, 1024, 2048, ...: a user block may come before it."""
+    """The signature lies at 0, 512, 1024, 2048, ...: a user block may come before it. What begins
+    as a file of another format is not searched: far away each look may cost a request.
+    """
+    if _head(file, 6).startswith((NPY_MAGIC, *ZIP_MAGIC)):
+        return False
     at = 0
     while at < file.size_bytes:
         if _head(file, len(HDF5_MAGIC), at) == HDF5_MAGIC:
@@ -94,7 +99,7 @@ def _never(file: File) -> bool:
 
 
 def _is_npy(file: File) -> bool:
-    return _head(file, 6) == b"\x93NUMPY"
+    return _head(file, 6) == NPY_MAGIC
 
 
 def _holds_zarr(file: File) -> bool:
@@ -186,13 +191,16 @@ def open_store(
 
 def _url(url: str, options: dict[str, Any]) -> Store:
     """The same of a URL."""
-    if url.startswith(("file://", "local://")):
-        return open_store(unquote(urlsplit(url).path), **options)
+    scheme, _, path = url.partition("://")
+    if scheme in ("file", "local"):  # signs that mean something in other URLs may be in its name
+        return open_store(unquote(path.removeprefix("localhost")), **options)
     try:
         look_at = _load("epochal.stores.remote_look:look_at")
+        name = _load("epochal.stores.remote_system:shown")(url)
     except ImportError as error:
         raise FormatError(
-            f"{url}: URLs are read by fsspec, which is not installed: pip install 'epochal[remote]'"
+            f"{scheme}://...: URLs are read by fsspec, which is not installed: "
+            "pip install 'epochal[remote]'"
         ) from error
     found = look_at(url, [mark for each in TREE_FORMATS for mark in each.marks])
     tree, names = found.tree, found.entries
@@ -203,8 +211,8 @@ def _url(url: str, options: dict[str, Any]) -> Store:
     if tree is not None:
         return _open_tree(tree, **options)
     if found.together:
-        return _many(url, [names[name] for name in natural(names)], options)
-    return _folder(url, {name: names[name] for name in natural(names)}, options)
+        return _many(name, [names[each] for each in natural(names)], options)
+    return _folder(name, {each: names[each] for each in natural(names)}, options)
 
 
 def _many(name: str, paths: list[str], options: dict[str, Any]) -> Store:

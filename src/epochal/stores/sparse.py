@@ -8,7 +8,7 @@ cells by features row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ __all__ = ["AssembledStore", "assemble", "pair"]
 
 PARTS = ("data", "indices", "indptr")
 BLOCK_BYTES = 8 << 20
+# Offsets are held whole: many more than there is stored of a matrix are those of no matrix.
+FREE_BYTES, TIMES_STORED = 64 << 20, 64
 
 
 class AssembledStore:
@@ -107,16 +109,28 @@ def _sparse(store: Store, group: str) -> RaggedSource | str:
     shape = attributes.get("shape", attributes.get("h5sparse_shape"))
     if shape is None and f"{group}/shape" in store.sources:
         stored = _vector(store.sources[f"{group}/shape"])
-        shape = None if stored is None else _values(stored)
+        shape = _values(stored) if stored is not None and stored.layout.n_rows == 2 else None
     if shape is None or len(np.atleast_1d(shape)) != 2:
         return ""
     n_rows, n_columns = (int(n) for n in shape)
+    held = 8 * indptr.layout.n_rows
+    if held > max(FREE_BYTES, TIMES_STORED * _stored_bytes((data, indices, indptr))):
+        raise FormatError(
+            f"indptr has {indptr.layout.n_rows} numbers, which would take {held} bytes, of a "
+            "matrix that is hardly stored: damaged, or built to fill the memory"
+        )
     offsets = _values(indptr)
     if not form and len(offsets) - 1 == n_columns != n_rows:  # 10x: by columns, of the transpose
         n_rows, n_columns = n_columns, n_rows
     if len(offsets) != n_rows + 1:
         raise FormatError(f"indptr has {len(offsets)} numbers for {n_rows} rows: damaged")
     return RaggedSource(group, {"data": data, "indices": indices}, offsets, n_columns)
+
+
+def _stored_bytes(sources: Iterable[Source]) -> int:
+    """What a file holds of some sources; nothing of those that are a fill value everywhere."""
+    layouts = (source.layout for source in sources)
+    return sum(layout.stored_bytes for layout in layouts if layout.kind != "compact")
 
 
 def pair(name: str, values: Source, offsets: Source) -> RaggedSource:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from epochal.stores.blosc import Undecodable, check_blosc1
 from epochal.stores.checksums import crc32c
-from epochal.stores.codecs import Bytes
+from epochal.stores.codecs import Bytes, bz2_bytes, bz2_into
 
 __all__ = ["Pipeline", "Unreadable", "UnsafeCodec", "pipeline"]
 
@@ -99,6 +99,12 @@ def _lz4_block(source: Bytes, wanted: int) -> Bytes:
     return source[4:]
 
 
+def _bz2(source: Bytes, wanted: int | None, limit: int) -> Bytes:
+    data = bz2_bytes(source, limit if wanted is None else wanted)
+    _checked(len(data), wanted, limit)
+    return np.frombuffer(data, np.uint8)
+
+
 def _lzma(config: Mapping[str, Any]) -> _Step:
     form, filters = config.get("format", 1), config.get("filters")
 
@@ -110,6 +116,8 @@ def _lzma(config: Mapping[str, Any]) -> _Step:
         except (lzma.LZMAError, ValueError, TypeError) as error:
             raise Undecodable(f"lzma: {error}") from error
         _checked(len(data), wanted, most)
+        if form == lzma.FORMAT_XZ and not engine.eof:  # its checksum comes last
+            raise Undecodable("lzma: ends before its checksum")
         return np.frombuffer(data, np.uint8)
 
     return _Step("lzma", decode)
@@ -175,13 +183,13 @@ def _bytes_step(config: Mapping[str, Any]) -> _Step:
         case "gzip":
             return _compressor(name, "gzip_decode", _as_it_is)
         case "bz2":
-            return _compressor(name, "bz2_decode", _as_it_is)
+            return _Step(name, _bz2, into=bz2_into)
         case "lz4":
             return _compressor(name, "lz4_decode", _lz4_block)
         case "lzma":
             return _lzma(config)
         case "shuffle":
-            return _shuffle(int(config.get("elementsize", 4)))
+            return _shuffle(max(int(config.get("elementsize", 4)), 1))
         case "crc32":
             return _checksum(
                 name, lambda data: zlib.crc32(data.data), at_start=config.get("location") != "end"
@@ -213,24 +221,32 @@ def _array_filter(config: Mapping[str, Any], dtype: np.dtype) -> _Filter | None:
         raise Unreadable(f"its items are objects ({name}), not of fixed size")
     if name in PICKLES:
         raise UnsafeCodec("its items are pickled, which are never read")
-    plain = np.dtype(config["dtype"]) if "dtype" in config else dtype
-    stored = np.dtype(config["astype"]) if config.get("astype") else plain
+    plain = _number_type(config["dtype"]) if "dtype" in config else dtype
+    stored = _number_type(config["astype"]) if config.get("astype") else plain
     match name:
         case "delta":
             return _Filter(lambda a: np.cumsum(a, dtype=plain).astype(plain), stored)
         case "fixedscaleoffset":
-            scale, offset = config["scale"], config["offset"]
+            scale, offset = float(config["scale"]), float(config["offset"])
             return _Filter(lambda a: ((a / scale) + offset).astype(plain), stored)
         case "quantize":
             return _Filter(lambda a: a.astype(plain, copy=False), stored)
         case "bitround":
             return _Filter(lambda a: a, dtype)
         case "astype":
-            decoded = np.dtype(config["decode_dtype"])
-            return _Filter(lambda a: a.astype(decoded), np.dtype(config["encode_dtype"]))
+            decoded = _number_type(config["decode_dtype"])
+            return _Filter(lambda a: a.astype(decoded), _number_type(config["encode_dtype"]))
         case "packbits":
             return _Filter(_unpack_bits, np.dtype("u1"), lambda n: 1 + -(-n // 8))
     return None
+
+
+def _number_type(text: Any) -> np.dtype:
+    """The type that a codec's configuration names."""
+    dtype: np.dtype = np.dtype(text)
+    if dtype.kind not in "biufcmM":
+        raise Unreadable(f"a codec makes items of {dtype}, which are no numbers")
+    return dtype
 
 
 def _unpack_bits(packed: NDArray[Any]) -> NDArray[Any]:
@@ -307,8 +323,10 @@ class Pipeline:
         into = self._steps[0].into
         if into is not None:
             into(data, out)
-        else:
-            out[:] = self._steps[0].decode(data, len(out), len(out))
+            return
+        data = self._steps[0].decode(data, len(out), len(out))
+        _checked(len(data), len(out), len(out))
+        out[:] = data
 
     def decode(self, stored: Bytes) -> NDArray[Any]:
         """The chunk, of its shape."""
@@ -350,12 +368,17 @@ def pipeline(
     steps: list[_Step] = []
     stored = dtype
     for config in codecs:
-        each = _array_filter(config, stored)
-        if each is None:
-            steps.append(_bytes_step(config))
+        try:
+            each = _array_filter(config, stored)
+            step = _bytes_step(config) if each is None else None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise Unreadable(f"its codec {config.get('id')!r} is set up wrongly: {what}") from error
+        if step is not None:
+            steps.append(step)
         elif steps:
             raise Unreadable(f"its codec {config['id']!r} comes after a compression")
-        else:
+        elif each is not None:
             filters.append(each)
             stored = each.dtype
     return Pipeline(shape, dtype, filters, steps, axes)

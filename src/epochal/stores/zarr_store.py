@@ -7,6 +7,7 @@ the chunks that are asked for are read, neighbours together.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import ChangedError, DamageError, FileMissingError, FormatError
+from epochal.errors import ChangedError, DamageError, EpochalError, FileMissingError, FormatError
 from epochal.layout import Layout
 from epochal.stores.archive import ZipTree
 from epochal.stores.blosc import Undecodable
@@ -33,6 +34,8 @@ MAX_METADATA_BYTES = 64 << 20
 GROUP_BYTES = 1 << 20  # neighbouring chunks of a shard are read in one call up to this
 GAP_BYTES = 4096
 MISSING = 2**64 - 1
+# An index is held whole: many more chunks than are stored are those of no array.
+FREE_CHUNKS, TIMES_STORED = 1 << 22, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +83,10 @@ class ZarrSource:
             read_overhead_bytes=max(largest, min(grouped, int(sizes.sum(dtype=np.int64))))
             + self._pipeline.workspace_bytes
             + cut * self._pipeline.nbytes
-            + 128 * self._pieces,
+            + 128 * self._pieces
+            + self._tree.copy_bytes,
             kind="chunked",
+            in_flight=self._tree.in_flight,
             codec=self._pipeline.label,
         )
 
@@ -139,7 +144,7 @@ class ZarrSource:
         key = self._path + self._key(piece)
         size = int(self._chunks.sizes[piece])
         try:
-            file = self._tree.file(key)
+            file = self._tree.file(key, size)
         except FileMissingError as error:
             raise self._changed(key, "it is gone") from error
         if file.size_bytes != size:
@@ -153,7 +158,7 @@ class ZarrSource:
         try:
             got = file.checked()([data.data], offset)
         except OSError as error:
-            if isinstance(error, ChangedError | FormatError | DamageError):
+            if isinstance(error, EpochalError):
                 raise
             raise self._damage(piece, f"cannot be read: {error.strerror}") from error
         if got < n_bytes:
@@ -192,7 +197,7 @@ class ZarrSource:
         start, stop = self.layout.bounds(chunk)
         of = f" (piece {part} of {self._pieces})" if self._pieces > 1 else ""
         return DamageError(
-            f"{self._tree.name}: source {self._path.rstrip('/')!r}, chunk {chunk}{of}, rows "
+            f"{self._tree.name}: source {_name(self._tree, self._path)!r}, chunk {chunk}{of}, rows "
             f"{start} to {stop - 1}: {what}. "
             "The array is damaged there: restore it from a copy, or leave these rows out"
         )
@@ -225,7 +230,7 @@ class ZarrStore:
         self.groups: dict[str, dict[str, Any]] = {}
         others: list[Other] = []
         for path, meta in sorted(_metadata(tree).items()):
-            name = path or PurePosixPath(tree.name).stem or "array"
+            name = _name(tree, path)
             try:
                 self._add(name, path, meta)
             except (Unreadable, FormatError) as error:
@@ -257,6 +262,11 @@ class ZarrZipStore(ZarrStore):
 
     def __init__(self, file: File, *, allow: Collection[str] = (), untrusted: bool = False) -> None:
         super().__init__(ZipTree(file), allow=allow, untrusted=untrusted)
+
+
+def _name(tree: Tree, path: str) -> str:
+    """An array's name: its path, or its folder's where it is all there is."""
+    return path.rstrip("/") or PurePosixPath(tree.name).stem or "array"
 
 
 def _metadata(tree: Tree) -> dict[str, dict[str, Any]]:
@@ -304,12 +314,22 @@ def _index(tree: Tree, folder: str, meta: ArrayMeta) -> _Chunks:
     """Which chunks are stored, and where. One listing; of each shard its index is read."""
     outer = meta.shards.shape if meta.shards else meta.chunk
     grid = tuple(-(-n // c) for n, c in zip(meta.shape, outer, strict=True))
-    files = np.zeros(prod(grid), dtype=np.int64)
-    if files.size:
+    numbers, sizes = array("q"), array("q")
+    if prod(grid):
         for key, size in tree.sizes(folder + meta.prefix):
             number = _number(key[len(folder) + len(meta.prefix) :], meta.separator, grid)
             if number is not None:
-                files[number] = size
+                numbers.append(number)
+                sizes.append(size)
+    declared = prod(-(-n // c) for n, c in zip(meta.shape, meta.chunk, strict=True))
+    stored = len(numbers) * (prod(outer) // prod(meta.chunk))
+    if declared > max(FREE_CHUNKS, TIMES_STORED * stored):
+        raise FormatError(
+            f"{tree.name}: {declared} chunks, of which {stored} are stored at most: "
+            "so many are not indexed"
+        )
+    files = np.zeros(prod(grid), dtype=np.int64)
+    files[np.frombuffer(numbers, np.int64)] = np.frombuffer(sizes, np.int64)
     if meta.shards is not None:
         return _index_shards(tree, folder, meta, grid, files)
     if (files >> 32).any():
@@ -347,7 +367,7 @@ def _index_shards(
     for number in np.flatnonzero(files).tolist():
         at = np.unravel_index(number, outer)
         key = meta.prefix + meta.separator.join(str(int(n)) for n in at)
-        opened[number] = file = tree.file(folder + key)
+        opened[number] = file = tree.file(folder + key, int(files[number]))
         place = tuple(
             slice(int(a) * e, min((int(a) + 1) * e, n))
             for a, e, n in zip(at, each, inner, strict=True)

@@ -1,0 +1,78 @@
+"""Pieces of an array written by one call of the system, which gathers them where they lie.
+
+To sort rows in memory before they are written is a copy of all of them, with a miss of the cache a
+row; ``pwritev`` copies them once, and its vector is made by NumPy, not piece by piece in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["IOV_MAX", "Vector", "left_of", "vector_of", "write_vector"]
+
+IOV_MAX = 1024
+
+Vector = NDArray[np.uint64]
+"""Address and length of each piece, ``(n_pieces, 2)``: ``struct iovec``. Good for as long as what
+it points to is held.
+"""
+
+
+def vector_of(
+    array: NDArray[np.uint8], begins: NDArray[np.int64], n_bytes: NDArray[np.int64] | int
+) -> Vector:
+    """The pieces ``array[begins[i] : begins[i] + n_bytes[i]]`` of bytes, those of length 0 left
+    out. Holds 16 bytes a piece.
+    """
+    vector = np.empty((len(begins), 2), dtype=np.uint64)
+    vector[:, 0] = begins
+    vector[:, 0] += np.uint64(array.ctypes.data)
+    vector[:, 1] = n_bytes
+    return vector[vector[:, 1] > 0] if np.any(vector[:, 1] == 0) else vector
+
+
+def write_vector(fd: int, vector: Vector, at: int) -> int:
+    """Write up to `IOV_MAX` pieces at a position; how many bytes were taken, which may be fewer
+    than they have. Raises `OSError`.
+    """
+    assert vector.flags.c_contiguous
+    assert ctypes.sizeof(ctypes.c_void_p) == vector.itemsize
+    written: int = _pwritev()(fd, vector.ctypes.data, min(len(vector), IOV_MAX), at)
+    if written < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return written
+
+
+def left_of(vector: Vector, written: int) -> Vector:
+    """What is left once so many bytes were taken.
+
+    >>> left_of(np.array([[100, 8], [300, 4], [500, 6]], np.uint64), 9).tolist()
+    [[301, 3], [500, 6]]
+    """
+    ends = np.cumsum(vector[:, 1])
+    whole = int(np.searchsorted(ends, written, "right"))
+    rest = vector[whole:]
+    taken = written - (int(ends[whole - 1]) if whole else 0)
+    if taken:
+        rest = rest.copy()
+        rest[0] += np.array([taken, 0], dtype=np.uint64)
+        rest[0, 1] -= np.uint64(taken)
+    return rest
+
+
+@cache
+def _pwritev() -> Callable[[int, int, int, int], int]:
+    """The C library's, with positions of 64 bits; it lets go of the interpreter's lock."""
+    library = ctypes.CDLL(None, use_errno=True)
+    call = getattr(library, "pwritev64", None) or library.pwritev
+    call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64]
+    call.restype = ctypes.c_ssize_t
+    found: Callable[[int, int, int, int], int] = call
+    return found

@@ -1,0 +1,123 @@
+"""Rows that are read alone: by lists of reads where the system takes them, one by one elsewhere."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from epochal.errors import DamageError
+from epochal.stores import many, open_store, rows
+
+N = 3000
+
+
+@pytest.fixture(scope="module", params=[16, 700, 3072, 5000], ids="{} bytes a row".format)
+def table(request, tmp_path_factory):
+    """A ``.npy`` of rows of some length, and what is in it."""
+    path = tmp_path_factory.mktemp("rows") / "X.npy"
+    X = np.random.default_rng(0).integers(0, 256, (N, request.param), np.uint8)
+    np.save(path, X)
+    return path, X
+
+
+def read(source, wanted):
+    out = np.empty((len(wanted), *source.layout.row_shape), source.layout.dtype)
+    source.read_rows(wanted, out)
+    return out
+
+
+WANTED = {
+    "far apart": np.arange(0, N, 7),
+    "any order, repeats": np.random.default_rng(1).integers(0, N, 900),
+    "runs and single rows": np.r_[5:60, 100, 2000:2100, 2500, 10:70],
+    "one": np.array([N - 1]),
+    "none": np.empty(0, np.int64),
+}
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["lists", "one by one"])
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
+def test_rows_in_any_order(table, wanted, listed, monkeypatch):
+    if not listed:
+        monkeypatch.setattr(many, "_calls", lambda: None)
+    path, X = table
+    store = open_store(path)
+    assert (read(store.sources["X"], wanted) == X[wanted]).all()
+    store.close()
+
+
+def test_a_fork_makes_lists_of_its_own(table):
+    path, X = table
+    source = open_store(path).sources["X"]
+    wanted = WANTED["far apart"]
+    assert (read(source, wanted) == X[wanted]).all()
+    child = os.fork()
+    if not child:
+        os._exit(0 if (read(source, wanted) == X[wanted]).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_threads(table):
+    path, X = table
+    source = open_store(path).sources["X"]
+    wrong = []
+
+    def work(seed):
+        wanted = np.random.default_rng(seed).integers(0, N, 500)
+        for _ in range(20):
+            if not (read(source, wanted) == X[wanted]).all():
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_rows_past_the_end_of_a_file_cut_short(table, monkeypatch):
+    """As when it is cut while it is read, so that no check before the read tells."""
+    path, X = table
+    source = open_store(path).sources["X"]
+    monkeypatch.setattr(type(source._file), "_compare", lambda *_: None)
+    os.truncate(path, path.stat().st_size - X.shape[1] - 1)
+    with pytest.raises(DamageError, match="the file ends"):
+        read(source, np.array([1, 50, N - 1, N - 2]))
+    np.save(path, X)
+
+
+def test_a_queue_that_the_system_does_not_give(table, monkeypatch):
+    path, X = table
+    calls = many._Calls(lambda *_: -1, None, None)
+    monkeypatch.setattr(many, "_calls", lambda: calls)
+    monkeypatch.setattr(many, "_idle", {})
+    source = open_store(path).sources["X"]
+    wanted = WANTED["far apart"]
+    assert (read(source, wanted) == X[wanted]).all()
+
+
+def test_reads_that_fail_are_done_again(table, monkeypatch):
+    """A read that brings less than was asked is made anew, and tells what is wrong itself."""
+    path, X = table
+    monkeypatch.setattr(many._Queue, "run", lambda *_: False)
+    source = open_store(path).sources["X"]
+    wanted = WANTED["far apart"]
+    assert (read(source, wanted) == X[wanted]).all()
+
+
+def test_lists_are_what_is_meant():
+    """Where this machine has the call, it is used."""
+    if many._calls() is None:
+        pytest.skip("this system takes no lists of reads")
+    seen = []
+    data = np.arange(100, dtype=np.uint8)
+    with open(os.memfd_create("rows"), "wb+", buffering=0) as file:
+        file.write(data.tobytes())
+        out = np.zeros((2, 5), np.uint8)
+        addresses = np.array([out.ctypes.data, out.ctypes.data + 5], np.uint64)
+        seen = many.submit(file.fileno(), np.array([90, 10]), addresses, 5)
+    assert seen == 2
+    assert out.tolist() == [[90, 91, 92, 93, 94], [10, 11, 12, 13, 14]]
+    assert rows.submit is many.submit
