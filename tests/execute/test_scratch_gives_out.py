@@ -299,7 +299,7 @@ def test_a_limit_of_the_system():
         from epochal.dataset import Dataset
         from epochal.errors import ScratchError
         from epochal.execute.scratch import ScratchFile, scratch_folder
-        from epochal.plan.machine import Machine
+        from epochal.plan.machine import Machine, Rates
         from epochal.testing.stores import ChunkedArrays
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
@@ -311,9 +311,9 @@ def test_a_limit_of_the_system():
         rows = np.arange(60_000, dtype="<u4")
         store = ChunkedArrays({"y": (rows, 100)})
         ds = Dataset(store, store.sources)
-        settings = Settings(
-            1 << 20, 2, None, ("spool", "rescan"), Machine(threads=2, scratch_free_bytes=1 << 40)
-        )
+        slow = {"y": Rates(decode_bytes_per_s=1e7)}
+        machine = Machine(threads=2, rates=slow, scratch_free_bytes=1 << 40)
+        settings = Settings(1 << 20, 2, None, ("spool", "rescan"), machine)
         batches = ds._batches(
             dict(ds._sources), settings, "shuffled_sequential", mix_bytes=1, batch_size=500, seed=1
         )

@@ -67,18 +67,27 @@ def test_info_of_no_server_is_one_line():
     assert "http://127.0.0.1:1/none.h5: cannot be read" in result.output
 
 
+@pytest.fixture
 def ours():
-    """Names of threads of ours, once those that were told to end had a second for it."""
-    names: list[str] = []
-    for _ in range(100):
-        names = [each.name for each in threading.enumerate() if each.name.startswith("epochal")]
-        if not names:
-            break
-        time.sleep(0.01)
-    return names
+    """Names of threads of ours that this test began, once those that were told to end had a second
+    for it.
+    """
+    before = set(threading.enumerate())
+
+    def found():
+        names: list[str] = []
+        for _ in range(100):
+            threads = set(threading.enumerate()) - before
+            names = [each.name for each in threads if each.name.startswith("epochal")]
+            if not names:
+                break
+            time.sleep(0.01)
+        return names
+
+    return found
 
 
-def test_no_threads_are_left(url):
+def test_no_threads_are_left(url, ours):
     with (
         epochal.open(url) as ds,
         closing(ds.batches("shuffled_sequential", batch_size=64, seed=0)) as batches,
@@ -87,13 +96,13 @@ def test_no_threads_are_left(url):
     assert ours() == []
 
 
-def test_no_threads_are_left_of_an_epoch_that_was_abandoned(url):
+def test_no_threads_are_left_of_an_epoch_that_was_abandoned(url, ours):
     with epochal.open(url) as ds, closing(ds.batches("sequential", batch_size=64)) as batches:
         next(iter(batches))
     assert ours() == []
 
 
-def test_no_threads_are_left_of_an_error(url, server, impatient):
+def test_no_threads_are_left_of_an_error(url, server, impatient, ours):
     with epochal.open(url) as ds, closing(ds.batches("sequential", batch_size=64)) as batches:
         server.faults.refuse = 10_000
         with pytest.raises(epochal.EpochalError):

@@ -8,6 +8,7 @@ import errno
 import os
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from epochal.sizes import show
 
 __all__ = ["ScratchFile", "scratch_folder"]
 
+FILE_BITS = 44  # of 16 TiB
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Buffer = NDArray[Any]
 NO_NUMBERS = np.empty(0, np.int64)
@@ -40,22 +42,32 @@ def scratch_folder(scratch: str | os.PathLike[str] | None) -> Path:
 
 
 class ScratchFile:
-    """An unlinked file that only grows, and is written over from its start when it is taken again.
+    """Unlinked space that only grows, and is written over from its start when it is taken again.
 
-    Blocks of a file that was written before are quick to write again; so an iteration keeps its
-    files.
+    It is a file for each thread that writes at the same time: file systems let one writer at a time
+    into a file. A place is the number of the file above `FILE_BITS` bits of offset. Blocks of a
+    file that was written before are quick to write again; so an iteration keeps its files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._fd = -1
-        self._fd = _open_unlinked(folder)
-        self._end = 0
+        self._fds: list[int] = []
+        self._ends: list[int] = []
+        self._idle: deque[int] = deque()  # numbers of files that nobody writes to
         self._lock = threading.Lock()
+        self._idle.append(self._another())
+
+    def _another(self) -> int:
+        """The number of a new file."""
+        fd = _open_unlinked(self.folder)
+        with self._lock:
+            self._fds.append(fd)
+            self._ends.append(0)
+            return len(self._fds) - 1
 
     def restart(self) -> None:
         """Forget what is there; space is kept."""
-        self._end = 0
+        self._ends = [0] * len(self._fds)
 
     def append(self, buffers: Sequence[Buffer]) -> int:
         """Write buffers one after another; returns where."""
@@ -75,37 +87,44 @@ class ScratchFile:
         if source is not None:
             parts.append(vector_of(source, begins, n_bytes))
         vector = np.concatenate(parts)
-        with self._lock:
-            at = self._end
-            self._end += int(vector[:, 1].sum())
-        self._write(vector, at)
-        return at
+        try:
+            number = self._idle.pop()
+        except IndexError:
+            number = self._another()
+        try:
+            at = self._ends[number]
+            self._write(self._fds[number], vector, at)
+            self._ends[number] = at + int(vector[:, 1].sum())
+        finally:
+            self._idle.append(number)
+        return number << FILE_BITS | at
 
-    def _write(self, vector: Vector, at: int) -> None:
+    def _write(self, fd: int, vector: Vector, at: int) -> None:
         while len(vector):
             try:
-                written = write_vector(self._fd, vector, at)
+                written = write_vector(fd, vector, at)
             except InterruptedError:
                 continue
             except OSError as error:
-                raise self._error(error, at) from error
+                raise self._error(error) from error
             at += written
             vector = left_of(vector, written)
 
-    def _error(self, error: OSError, at: int) -> ScratchError:
+    def _error(self, error: OSError) -> ScratchError:
         if error.errno in FULL:
             return ScratchError(
-                f"scratch in {str(self.folder)!r} is full after {show(at)}: free some space, "
-                f"name another folder with scratch=, or give more memory="
+                f"scratch in {str(self.folder)!r} is full after {show(sum(self._ends))}: free some "
+                "space, name another folder with scratch=, or give more memory="
             )
         return ScratchError(f"scratch in {str(self.folder)!r} cannot be written: {error}")
 
     def read(self, buffer: Buffer, at: int) -> None:
         """Fill a buffer from there."""
         view = buffer.data.cast("B")
+        fd, at = self._fds[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
         while len(view):
             try:
-                n_read = os.preadv(self._fd, [view], at)
+                n_read = os.preadv(fd, [view], at)
             except OSError as error:
                 raise ScratchError(
                     f"scratch in {str(self.folder)!r} cannot be read: {error}"
@@ -119,14 +138,16 @@ class ScratchFile:
 
     def flush(self) -> None:
         """Put everything on the device, and out of the page cache."""
-        os.fdatasync(self._fd)
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for fd in self._fds:
+            os.fdatasync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Give the space back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for number, fd in enumerate(self._fds):
+            self._fds[number] = -1
+            if fd >= 0:
+                os.close(fd)
 
     def __del__(self) -> None:
         self.close()

@@ -29,6 +29,7 @@ MAX_PILES = 1 << 16
 INDEX_BYTES = 24  # a record of a pile being served: its index, and what sorting it takes
 DEAL_BYTES = 48  # a record of a block being dealt: pile, sorting, heads before and after
 LONG_BYTES = 768  # what has more is written from where it lies, not sorted in a buffer first
+COLD = 2.0  # a pile is larger than the caches that hold a probe's blocks
 SLABS = 3  # piles held as slabs while serving: the one served, the one being read, the one after
 
 
@@ -179,8 +180,8 @@ def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> flo
 
 def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
     machine = task.machine
-    cpu = n_records * (machine.sort_seconds + machine.of(name).take_seconds)
-    reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
+    cpu = n_records * (machine.sort_seconds + COLD * machine.of(name).take_seconds)
+    reading = COLD * spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
     return (cpu + reading) / task.threads
 
 
