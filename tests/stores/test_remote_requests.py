@@ -8,7 +8,8 @@ import pytest
 
 import epochal
 from epochal.stores import open_store, remote_http
-from epochal.stores.remote_cache import BLOCK_BYTES, Cached, Looked, together
+from epochal.stores.remote_cache import BLOCK_BYTES, Cached, Looked
+from epochal.stores.waiting import together
 
 N_CHUNKS = 2000
 RNG = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from epochal.plan.task import Infeasible, Part, Task
 __all__ = ["plan_resident", "touched_chunks"]
 
 RUN_BYTES = 2 << 20
+FAR_RUN_BYTES = 1 << 20
 
 
 def plan_resident(task: Task, name: str, share: int) -> Part:
@@ -20,10 +21,12 @@ def plan_resident(task: Task, name: str, share: int) -> Part:
     rows_bytes = order.scheme.n_rows * layout.row_bytes
     # A run decodes straight into place unless a view leaves rows out, or its chunks are wider than
     # the rows wanted.
-    run_bytes = max(layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
-    temporary = task.threads * (
-        layout.read_overhead_bytes + (0 if order.selection is None else run_bytes)
-    )
+    # From afar a small source is one run, so that it takes what one thread does.
+    least = layout.chunk_bytes if layout.in_flight == 1 else FAR_RUN_BYTES
+    run_bytes = max(least, layout.chunk_bytes, min(RUN_BYTES, share // (8 * task.threads)))
+    n_runs = -(-layout.n_chunks // max(1, run_bytes // max(layout.chunk_bytes, 1)))
+    each = layout.read_overhead_bytes + (0 if order.selection is None else run_bytes)
+    temporary = (task.threads if order.selection is not None else min(task.threads, n_runs)) * each
     held = rows_bytes + temporary
     if held > share:
         raise Infeasible("the decoded rows do not fit", task.common_bytes + held)

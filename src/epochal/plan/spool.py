@@ -137,7 +137,7 @@ def _geometry(
     # piles in memory.
     ideal = max(isqrt(SEGMENT_BYTES * n_records * record_bytes), MIN_BLOCK_BYTES)
     overhead = task.threads * layout.read_overhead_bytes
-    most_rows = max((room // 2 - overhead) // record_cost, 1)
+    most_rows = max((room - overhead) // 2 // record_cost, 1)
     target_rows = max(1, min(min(ideal, MAX_BLOCK_BYTES) // record_bytes, most_rows, n_records))
     repeats = -(
         -n_records // max(layout.n_rows, 1)

@@ -20,7 +20,7 @@ from epochal.stores.strings import pad_with_nuls
 __all__ = ["ChunkedSource"]
 
 GROUP_BYTES = 1 << 20  # neighbouring pieces are read in one call up to this
-FAR_GROUP_BYTES = 2 << 20  # which is some requests at once
+FAR_GROUP_BYTES = 3 << 20  # which is some requests at once
 GAP_BYTES = 4096  # index nodes that lie between pieces are read over
 FAR_GAP_BYTES = 64 << 10  # which costs less than another request
 BOOKKEEPING_BYTES = 128  # Python integers of one piece

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, cast
 from epochal.errors import EpochalError, FormatError
 from epochal.stores.file import Read
 from epochal.stores.remote_answer import Identity, Reader, Sink, Transient
-from epochal.stores.remote_cache import together
 from epochal.stores.remote_system import PlainReader, meaning, protocols_of, shown, system_of
+from epochal.stores.waiting import together
 
 __all__ = ["RemoteFile", "patiently", "reader_of"]
 
@@ -27,7 +27,7 @@ READERS = {
     "s3a": "epochal.stores.remote_s3:S3Reader",
 }
 ATTEMPTS = 5
-AT_ONCE = 4  # requests that one read is cut into and has under way at a time
+AT_ONCE = 3  # requests that one read is cut into and has under way at a time
 FIRST_PAUSE_SECONDS = 0.2  # then three times as much each time, up to a fifth more or less
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from epochal.stores.file import File, Read
+from epochal.stores.waiting import together
 
-__all__ = ["Cached", "Looked", "together"]
+__all__ = ["Cached", "Looked"]
 
 BLOCK_BYTES = 16 << 10
 FIRST_AHEAD_BYTES = 64 << 10  # fetched at a miss; twice as much at each one close after another
@@ -16,23 +16,6 @@ MOST_AHEAD_BYTES = 1 << 20
 DIRECT_BYTES = 2 << 20  # a read of so much is no look at an index
 GAP_BYTES = 64 << 10  # to read so much in vain costs less than another request beside others
 HELD_BYTES = 32 << 20
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def together(
-    function: Callable[[Item], Result], items: Sequence[Item], in_flight: int
-) -> list[Result]:
-    """What a function returns for each item, with so many of its requests under way at once.
-
-    The threads last as long as the call: it is made while a store is opened, before there is an
-    engine, and they do nothing but wait.
-    """
-    if in_flight <= 1 or len(items) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(in_flight, len(items)), thread_name_prefix="epochal") as pool:
-        return list(pool.map(function, items))
 
 
 class Cached:

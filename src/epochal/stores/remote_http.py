@@ -30,7 +30,7 @@ class HttpReader:
 
     in_flight = IN_FLIGHT
     copy_bytes = 256 << 10  # what aiohttp holds of an answer that nobody takes
-    request_bytes = 512 << 10
+    request_bytes = 1 << 20
 
     def __init__(self, system: Any, path: str, name: str) -> None:
         self._system, self._path, self._name = system, path, name

@@ -23,7 +23,7 @@ class S3Reader:
     """
 
     copy_bytes = 2 * PART_BYTES
-    request_bytes = 512 << 10
+    request_bytes = 1 << 20
 
     def __init__(self, system: Any, path: str, name: str) -> None:
         self._system, self._name = system, name

@@ -14,8 +14,9 @@ from epochal.errors import FileMissingError, FormatError
 from epochal.stores.file import File
 from epochal.stores.remote import AT_ONCE, RemoteFile, patiently, reader_of
 from epochal.stores.remote_answer import TRY_AGAIN, Identity, Transient
-from epochal.stores.remote_cache import Looked, together
+from epochal.stores.remote_cache import Looked
 from epochal.stores.remote_system import meaning, protocols_of, said, shown, system_of
+from epochal.stores.waiting import together
 
 __all__ = ["RemoteTree", "matching_urls"]
 
