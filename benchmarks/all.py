@@ -13,7 +13,17 @@ from pathlib import Path
 
 import harness
 
-SCRIPTS = ("sequential", "shuffle", "peers", "resident", "small_rows", "contiguous")
+SCRIPTS = (
+    "sequential",
+    "shuffle",
+    "peers",
+    "resident",
+    "small_rows",
+    "contiguous",
+    "formats",
+    "sparse",
+    "remote",
+)
 COLUMNS = ("what", "rows/s", "against", "its rows/s", "ratio", "at least", "peak", "memory")
 
 

@@ -46,6 +46,9 @@ def held_against(found: list[dict]) -> list[str]:
         ("shuffle", ["two-pass bound", "read + decode, all cores"]),
         ("resident", ["np.take into fresh batches"]),
         ("small_rows", ["what is asked"] * 2),
+        ("formats", ["two-pass bound"] * 4),
+        ("sparse", ["two-pass bound", "AnnData backed, rows in random order"]),
+        ("remote", ["download of the file"] * 2),
     ],
 )
 def test_a_figure_is_held_against_its_bound(data, script, against):
