@@ -77,17 +77,15 @@ def _rows(
     """Row numbers of one source in a part, ascending, each once; those of `known` are not read
     again.
     """
+    start, stop, path = place
+    n_rows = store.sources[name].layout.n_rows
     if place not in known:
-        start, stop, path = place
-        n_rows = store.sources[name].layout.n_rows
         if not path and not 0 <= start <= stop <= n_rows:
             raise RowError(
                 f"split {split!r} asks for rows {start} to {stop} of {name!r}, which has {n_rows}"
             )
-        rows = np.arange(start, stop) if not path else _numbers(split, store, path, n_rows)
-        known[place] = rows
+        known[place] = _numbers(split, store, path, n_rows) if path else np.arange(start, stop)
     rows = known[place]
-    n_rows = store.sources[name].layout.n_rows
     if len(rows) and (rows[0] < 0 or rows[-1] >= n_rows):
         bad = rows[0] if rows[0] < 0 else rows[-1]
         raise RowError(f"split {split!r} asks for row {bad} of {name!r}, which has {n_rows}")

@@ -151,7 +151,7 @@ def _probe_rows(source: Source, threads: int) -> tuple[float, int]:
     if layout.in_flight > 1:  # each row is a request: a few tell
         return _timed_rows(source, layout.in_flight, 2), layout.in_flight
     # The first call opens the file and touches its buffers; a device that is slow is slow again.
-    slow = layout.parallel and all(_timed_rows(source, 1, 32) > SLOW_ROW_SECONDS for _ in "12")
+    slow = layout.parallel and all(_timed_rows(source, 1, 32) > SLOW_ROW_SECONDS for _ in range(2))
     if slow:
         return _timed_rows(source, MANY_READERS, 16), MANY_READERS
     return _timed_rows(source, 1, 256) / threads, threads
