@@ -3,18 +3,20 @@
 ::
 
     EpochalError
-    ├── SourceNameError   (KeyError)           no source of that name
-    ├── RowError          (IndexError)         a row outside the source
-    ├── SchemeError       (ValueError)         an order that cannot be made: batch size, scheme
-    name, shard, seed ├── MismatchError     (ValueError)         sources that do not go together, a
-    state that is another iteration's ├── BudgetError       (ValueError)         `memory=` cannot
-    hold what must be held at once ├── FileMissingError  (FileNotFoundError)  nothing at that path
-    ├── FormatError       (OSError)            not a file that a store can read: empty, truncated,
-    another format ├── UnsafeError       (PermissionError)    a file that would read other files,
-    run code, or allocate without bound ├── DamageError       (OSError)            a chunk that does
-    not decode to what its file declares ├── ChangedError      (OSError)            the file is no
-    longer the one that was opened └── ScratchError      (OSError)            scratch is full, or
-    not writable
+    |-- SourceNameError    (KeyError)           no source of that name
+    |-- RowError           (IndexError)         a row outside the source
+    |-- SchemeError        (ValueError)         an order that cannot be made
+    |-- MismatchError      (ValueError)         things that do not go together
+    |-- BudgetError        (ValueError)         `memory=` cannot hold what must be held at once
+    |-- ReadOnlyError      (ValueError)         rows of a dataset that was opened for reading only
+    |-- FileMissingError   (FileNotFoundError)  nothing at that path
+    |-- FormatError        (OSError)            not a file that a store can read
+    |-- UnsafeError        (PermissionError)    a file that asks for what is refused by default
+    |-- DamageError        (OSError)            a chunk that is not what its file declares
+    |-- ChangedError       (OSError)            the file is no longer the one that was opened
+    |-- ScratchError       (OSError)            scratch is full, or not writable
+    |-- TargetExistsError  (FileExistsError)    what would be written is there already
+    `-- TargetError        (OSError)            what would be written cannot be: full, no folder
 
 Each message says what was asked, what was found and what to do.
 """
@@ -30,10 +32,13 @@ __all__ = [
     "FileMissingError",
     "FormatError",
     "MismatchError",
+    "ReadOnlyError",
     "RowError",
     "SchemeError",
     "ScratchError",
     "SourceNameError",
+    "TargetError",
+    "TargetExistsError",
     "UnsafeError",
 ]
 
@@ -91,3 +96,15 @@ class ChangedError(EpochalError, OSError):
 
 class ScratchError(EpochalError, OSError):
     """Scratch space is full, or not writable."""
+
+
+class ReadOnlyError(EpochalError, ValueError):
+    """Rows of a dataset that was opened for reading only."""
+
+
+class TargetExistsError(EpochalError, FileExistsError):
+    """What would be written is there already."""
+
+
+class TargetError(EpochalError, OSError):
+    """What would be written cannot be: no folder, no space, another writer at work."""

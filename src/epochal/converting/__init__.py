@@ -1,0 +1,1 @@
+"""From any store or input to any flavour: convert, shuffle, verify."""
