@@ -21,6 +21,7 @@ SCRIPTS = (
     "small_rows",
     "contiguous",
     "formats",
+    "writing",
     "sparse",
     "remote",
 )

@@ -166,8 +166,13 @@ def test_the_public_surface_is_short_and_listed():
         "Dataset",
         "EpochalError",
         "Plan",
+        "append",
+        "convert",
+        "create",
         "from_arrays",
         "open",
+        "shuffle",
+        "verify",
     ]
     for name in epochal.__all__:
         assert inspect.getdoc(getattr(epochal, name)), f"epochal.{name} says nothing of itself"

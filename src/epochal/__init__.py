@@ -11,12 +11,27 @@ from epochal.errors import EpochalError
 
 if TYPE_CHECKING:
     from epochal.batches import Batches
+    from epochal.converting.convert import convert, shuffle
+    from epochal.converting.verifying import verify
     from epochal.dataset import Dataset, from_arrays
     from epochal.dataset import open_dataset as open
     from epochal.plan.plan import Plan
+    from epochal.writing.create import append, create
 
 __version__ = "0.1.0"
-__all__ = ["Batches", "Dataset", "EpochalError", "Plan", "from_arrays", "open"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "EpochalError",
+    "Plan",
+    "append",
+    "convert",
+    "create",
+    "from_arrays",
+    "open",
+    "shuffle",
+    "verify",
+]
 
 # What is public, and where it lives: loaded when first asked for, so that importing epochal loads
 # nothing.
@@ -24,7 +39,12 @@ _PUBLIC = {
     "Batches": ("epochal.batches", "Batches"),
     "Dataset": ("epochal.dataset", "Dataset"),
     "Plan": ("epochal.plan.plan", "Plan"),
+    "append": ("epochal.writing.create", "append"),
+    "convert": ("epochal.converting.convert", "convert"),
+    "create": ("epochal.writing.create", "create"),
     "from_arrays": ("epochal.dataset", "from_arrays"),
+    "shuffle": ("epochal.converting.convert", "shuffle"),
+    "verify": ("epochal.converting.verifying", "verify"),
     "open": ("epochal.dataset", "open_dataset"),
 }
 _MODULES = ("errors", "schemes", "sizes")

@@ -52,6 +52,9 @@ class Layout:
     in_flight
         Reads that are worth having under way at once: 1 where bytes are near, and reading keeps a
         core busy; more where each read waits for a network.
+    checked
+        Whether `read` compares each chunk with a checksum that was noted when it was written. Rows
+        that are read alone are not compared: it would take their whole chunk.
     starts
         Of uneven chunks (several files as one): the first row of each and the end, strictly
         ascending from 0, ``(n_chunks + 1,)``. None where all but the last have `chunk_rows`.
@@ -71,6 +74,7 @@ class Layout:
     codec: str = ""
     parallel: bool = True
     in_flight: int = 1
+    checked: bool = False
     starts: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -20,6 +20,9 @@ COMMANDS = {
     "info": "epochal.cli.info",
     "explain": "epochal.cli.explain",
     "bench": "epochal.cli.bench",
+    "convert": "epochal.cli.convert",
+    "shuffle": "epochal.cli.shuffle",
+    "verify": "epochal.cli.verify",
     "demo": "epochal.cli.demo",
 }
 

@@ -136,6 +136,13 @@ class ScratchFile:
             view = view[n_read:]
             at += n_read
 
+    def advise(self, at: int, n_bytes: int) -> None:
+        """Let the system begin to read what `read` will ask for: many such at once keep a disk
+        busy that one read after another does not.
+        """
+        fd, at = self._fds[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
+        os.posix_fadvise(fd, at, n_bytes, os.POSIX_FADV_WILLNEED)
+
     def flush(self) -> None:
         """Put everything on the device, and out of the page cache."""
         for fd in self._fds:

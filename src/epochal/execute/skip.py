@@ -110,7 +110,8 @@ class _SkippingSource:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read chunks; again one by one if any of them is damaged, and that row by row where rows
-        can be read alone: what is left out is the same, however it was read.
+        can be read alone: what is left out is the same, however it was read. But a checksum that
+        does not fit is that of a whole chunk.
         """
         try:
             self._source.read(start, stop, out)
@@ -118,7 +119,7 @@ class _SkippingSource:
         except DamageError as error:
             if stop - start == 1:
                 bounds = self.layout.bounds(start)
-                if self.layout.rows_alone:
+                if self.layout.rows_alone and not self.layout.checked:
                     self.read_rows(np.arange(*bounds), out)
                 else:
                     self._leave_out(*bounds, out, error)

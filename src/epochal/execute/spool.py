@@ -237,6 +237,10 @@ class Spool:
 
     def read(self, segments: list[tuple[int, int, int, int]], records: Records) -> None:
         """Read some of a pile's segments to their places."""
+        row_bytes = records.data.shape[1]
+        for heads_at, data_at, _, count in segments:
+            self.scratch.advise(heads_at, 16 * count)
+            self.scratch.advise(data_at, row_bytes * count)
         for heads_at, data_at, first, count in segments:
             self.scratch.read(records.heads[first : first + count], heads_at)
             if records.data.shape[1]:

@@ -55,8 +55,12 @@ class Machine:
         """Rates of one source, typical ones where nothing was measured."""
         return self.rates.get(source, Rates())
 
+    def is_cached(self, n_bytes: int, budget_bytes: int) -> bool:
+        """Whether the page cache has room for so much scratch beside a budget that is used up."""
+        return 2 * n_bytes <= self.cache_bytes - budget_bytes
+
     def scratch_rates(self, n_bytes: int, budget_bytes: int) -> tuple[float, float]:
         """Bytes/s at which so much scratch is written and read, beside a budget that is used up."""
-        if 2 * n_bytes <= self.cache_bytes - budget_bytes:
+        if self.is_cached(n_bytes, budget_bytes):
             return self.scratch_write_bytes_per_s, self.scratch_read_bytes_per_s
         return self.device_write_bytes_per_s, self.device_read_bytes_per_s

@@ -181,8 +181,11 @@ def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> flo
 def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
     machine = task.machine
     cpu = n_records * (machine.sort_seconds + COLD * machine.of(name).take_seconds)
-    reading = COLD * spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
-    return (cpu + reading) / task.threads
+    reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
+    if machine.is_cached(spilled, task.budget_bytes):
+        return (cpu + COLD * reading) / task.threads
+    # A device has all of a pile asked of it at once: threads make it no quicker.
+    return max((cpu + reading) / task.threads, reading)
 
 
 def _first(
@@ -215,7 +218,9 @@ def _rolled(
     dealing = _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
         dealing += n_records * task.machine.key_at_seconds / task.threads
-    reading = spilled / task.machine.scratch_rates(spilled, task.budget_bytes)[1] / task.threads
+    reading = spilled / task.machine.scratch_rates(spilled, task.budget_bytes)[1]
+    if task.machine.is_cached(spilled, task.budget_bytes):
+        reading /= task.threads
     pile = serving / feed.n_piles
     second = Prediction(
         spilled_bytes=2 * spilled,

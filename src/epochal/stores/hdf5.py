@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from epochal.errors import EpochalError
@@ -24,6 +25,7 @@ from epochal.stores.hdf5_fallback import LibrarySource
 from epochal.stores.hdf5_index import index_file
 from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
 from epochal.stores.hdf5_vlen import vlen_source
+from epochal.stores.manifest import manifests_beside
 from epochal.stores.part import part_of
 from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Other
@@ -55,7 +57,10 @@ class HDF5Store:
         self._file = facts.file
         self._sources: dict[str, AnySource] = {}
         damaged: list[Other] = []
+        noted = manifests_beside(facts.file.name, facts.file.in_flight == 1)
         for each in facts.sources:
+            if each.name in noted and isinstance(each, Chunked | Contiguous):
+                each = replace(each, manifest=noted[each.name])  # later than what is in the file
             try:
                 self._sources[each.name] = self._source(each)
             except EpochalError as error:  # of rows of varying length, whose lengths are read now

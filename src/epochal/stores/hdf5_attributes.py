@@ -12,8 +12,14 @@ import h5py
 import numpy as np
 
 from epochal.stores.hdf5_file import BROKEN
+from epochal.stores.manifest import (
+    ATTRIBUTE,
+    Manifest,
+    manifest_from_attributes,
+    names_of_parts,
+)
 
-__all__ = ["attributes_of_groups", "axes_of", "only_a_dimension"]
+__all__ = ["attributes_of_groups", "axes_of", "manifest_of", "only_a_dimension"]
 
 MAX_BYTES = 64 << 10
 MAX_ATTRIBUTES = 1000
@@ -76,6 +82,25 @@ def only_a_dimension(dataset: Any) -> bool:
         return bool(h5py.h5ds.get_scale_name(dataset).startswith(NO_VARIABLE))
     except BROKEN:
         return False
+
+
+def manifest_of(dataset: Any, most_pieces: int) -> Manifest | None:
+    """The checksums that a dataset carries, of its own or of an older state; None for none."""
+    try:
+        if not h5py.h5a.exists(dataset, ATTRIBUTE.encode()):
+            return None
+        attributes = h5py.Dataset(dataset).attrs
+        found: dict[str, Any] = {}
+        for name in names_of_parts(most_pieces):
+            if name not in attributes:
+                break
+            kind = h5py.h5a.open(dataset, name.encode())
+            if kind.dtype != np.uint32 or kind.get_storage_size() > MAX_BYTES:
+                return None
+            found[name] = attributes[name]
+    except BROKEN:
+        return None
+    return manifest_from_attributes(found)
 
 
 def _plain(group: Any) -> dict[str, Any]:

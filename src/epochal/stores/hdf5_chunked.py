@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -14,6 +15,7 @@ from epochal.stores.codecs import Bytes, Undecodable
 from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
 from epochal.stores.hdf5_facts import Chunked
+from epochal.stores.manifest import Manifest, crc32, differs
 from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
 from epochal.stores.strings import pad_with_nuls
 
@@ -58,6 +60,9 @@ class ChunkedSource:
         self._lane = np.dtype(f"u{width}")
         self._lanes = itemsize // width
         self._fill = np.frombuffer(facts.fill, dtype=self._lane)
+        manifest = facts.manifest
+        fits = manifest is not None and manifest.fits(len(facts.sizes))
+        self._sums = manifest.sums if manifest is not None and fits else None
         self._layout = Layout(
             shape=facts.shape,
             dtype=facts.dtype,
@@ -68,12 +73,34 @@ class ChunkedSource:
             kind="chunked",
             codec=describe(facts.filters),
             in_flight=self._file.in_flight,
+            checked=self._sums is not None,
         )
 
     @property
     def layout(self) -> Layout:
         """Where the rows lie."""
         return self._layout
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Checksums that came with it, of this state of the file or of an older one."""
+        return self._facts.manifest
+
+    def unchecked(self) -> ChunkedSource:
+        """The same without its checksums."""
+        return ChunkedSource(replace(self._facts, manifest=None), self._file)
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Checksums of what is stored of the chunks ``[start, stop)`` now, a piece each."""
+        read = self._file.checked()
+        pieces = range(start * self._pieces, stop * self._pieces)
+        sums = np.zeros(len(pieces), np.uint32)
+        for k, piece in enumerate(pieces):
+            stored = np.empty(int(self._facts.sizes[piece]), np.uint8)
+            if len(stored):
+                self._fetch(read, stored, int(self._facts.offsets[piece]), piece)
+                sums[k] = crc32(stored)
+        return sums
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read and decode the chunks ``[start, stop)``, neighbours in one ``pread``."""
@@ -91,13 +118,18 @@ class ChunkedSource:
         i, n = 0, len(sizes)
         while i < n:
             if not sizes[i]:
+                if self._sums is not None:
+                    self._check(pieces.start + i, np.empty(0, np.uint8))
                 target.fill(i)
                 i += 1
                 continue
             gap = 0 if plain else self._gap_bytes
             j = _reach(offsets, sizes, i, n, gap, self._group_bytes)
             if plain:
-                self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, target.rows(i, j))
+                rows = target.rows(i, j)
+                self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, rows)
+                if self._sums is not None:
+                    self._check_plain(read, offsets[i], pieces.start + i, rows)
                 i = j
                 continue
             base, nbytes = offsets[i], offsets[j - 1] + sizes[j - 1] - offsets[i]
@@ -107,8 +139,11 @@ class ChunkedSource:
             self._fetch(read, buffer[:nbytes], base, pieces.start + i)
             while i < j:
                 at = offsets[i] - base
+                stored = buffer[at : at + sizes[i]]
+                if self._sums is not None:
+                    self._check(pieces.start + i, stored)
                 try:
-                    target.decode(i, buffer[at : at + sizes[i]], masks[i] if masks else 0)
+                    target.decode(i, stored, masks[i] if masks else 0)
                 except Undecodable as error:
                     raise self._damage(pieces.start + i, str(error)) from error
                 i += 1
@@ -159,6 +194,27 @@ class ChunkedSource:
             if size != self._chunk_bytes:
                 raise self._short(piece + k)
         self._fetch(read, out, offset, piece)
+
+    def _check(self, piece: int, stored: Bytes) -> None:
+        """Compare a piece with its checksum."""
+        assert self._sums is not None
+        found = crc32(stored)
+        if found != self._sums[piece]:
+            raise self._damage(piece, differs(found, int(self._sums[piece])))
+
+    def _check_plain(self, read: Read, offset: int, piece: int, rows: Bytes) -> None:
+        """The same of chunks as they are; of a last one also what comes after its rows."""
+        assert self._sums is not None
+        for at in range(0, len(rows), self._chunk_bytes):
+            stored = rows[at : at + self._chunk_bytes]
+            found = crc32(stored)
+            if len(stored) < self._chunk_bytes:
+                rest = np.empty(self._chunk_bytes - len(stored), np.uint8)
+                self._fetch(read, rest, offset + len(rows), piece)
+                found = crc32(rest, found)
+            if found != self._sums[piece]:
+                raise self._damage(piece, differs(found, int(self._sums[piece])))
+            piece += 1
 
     def _fetch(self, read: Read, target: Bytes, offset: int, piece: int) -> None:
         try:

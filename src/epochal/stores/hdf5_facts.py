@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from epochal.stores.file import File
 from epochal.stores.filters import Filter
+from epochal.stores.manifest import Manifest
 from epochal.stores.store import Other
 from epochal.stores.strings import Padding
 
@@ -57,6 +58,8 @@ class Chunked(Facts):
         The bytes of one item where no chunk is stored.
     plain_edges
         Whether chunks that reach over the dataset's edge are stored without filters.
+    manifest
+        Checksums of the chunks, where there are some.
     """
 
     chunk: Shape
@@ -66,6 +69,7 @@ class Chunked(Facts):
     masks: NDArray[np.uint32] | None = field(repr=False)
     fill: bytes
     plain_edges: bool = False
+    manifest: Manifest | None = field(default=None, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,7 @@ class Contiguous(Facts):
     """All rows in one place."""
 
     offset: int
+    manifest: Manifest | None = field(default=None, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,12 @@ import numpy as np
 from epochal.errors import UnsafeError
 from epochal.stores.file import File
 from epochal.stores.filters import Filter, describe, why_not
-from epochal.stores.hdf5_attributes import attributes_of_groups, axes_of, only_a_dimension
+from epochal.stores.hdf5_attributes import (
+    attributes_of_groups,
+    axes_of,
+    manifest_of,
+    only_a_dimension,
+)
 from epochal.stores.hdf5_chunks import (
     MAX_CHUNKS,
     ChunkIndex,
@@ -339,7 +344,16 @@ def _chunked(
     if index is None:
         return _library(facts, chunk, filters, "this libhdf5 gives wrong addresses", context)
     base = facts.name, facts.shape, facts.dtype
-    return Chunked(*base, chunk, filters, *index, fill, plain_edges, paddings=facts.paddings)
+    return Chunked(
+        *base,
+        chunk,
+        filters,
+        *index,
+        fill,
+        plain_edges,
+        paddings=facts.paddings,
+        manifest=manifest_of(dataset, n_chunks),
+    )
 
 
 def _index(dataset: Any, shape: Shape, chunk: Shape, context: _File) -> ChunkIndex | None:
@@ -393,4 +407,5 @@ def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
             f"it lies at {offset} and has {nbytes} bytes "
             f"in a file of {context.file.size_bytes} bytes"
         )
-    return Contiguous(*base, offset, paddings=facts.paddings)
+    manifest = manifest_of(dataset, facts.shape[0])
+    return Contiguous(*base, offset, paddings=facts.paddings, manifest=manifest)

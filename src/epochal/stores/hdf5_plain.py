@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
+from epochal.stores.codecs import Bytes
 from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
+from epochal.stores.manifest import Manifest, crc32, differs
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
 from epochal.stores.strings import pad_with_nuls
@@ -19,26 +22,45 @@ from epochal.stores.strings import pad_with_nuls
 __all__ = ["CompactSource", "ContiguousSource"]
 
 
-def _layout(facts: Facts, kind: str, overhead_bytes: int, file: File | None = None) -> Layout:
+def _layout(
+    facts: Facts,
+    kind: str,
+    overhead_bytes: int,
+    file: File | None = None,
+    chunk_rows: int | None = None,
+    checked: bool = False,
+) -> Layout:
     row_bytes = prod(facts.shape[1:]) * facts.dtype.itemsize
     return Layout(
         shape=facts.shape,
         dtype=facts.dtype,
-        chunk_rows=virtual_chunk_rows(row_bytes),
+        chunk_rows=chunk_rows or virtual_chunk_rows(row_bytes),
         rows_alone=True,
         read_overhead_bytes=min(overhead_bytes, prod(facts.shape) * facts.dtype.itemsize)
         + (file.copy_bytes if file else 0),
         kind=kind,
         in_flight=file.in_flight if file else 1,
+        checked=checked,
     )
 
 
 class ContiguousSource:
-    """Rows one after another in the file: read in place, singly where asked."""
+    """Rows one after another in the file: read in place, singly where asked.
+
+    With a manifest its pieces are the virtual chunks, and `read` checks them; rows that are read
+    alone are not checked.
+    """
 
     def __init__(self, facts: Contiguous, file: File) -> None:
         self._facts, self._file = facts, file
-        self._layout = _layout(facts, "contiguous", GATHER_BYTES, file)
+        self._sums, chunk_rows = None, None
+        manifest = facts.manifest
+        if manifest is not None and manifest.piece_rows is not None:
+            n_pieces = -(-facts.shape[0] // manifest.piece_rows)
+            if manifest.fits(n_pieces, manifest.piece_rows):
+                self._sums, chunk_rows = manifest.sums, manifest.piece_rows
+        checked = self._sums is not None
+        self._layout = _layout(facts, "contiguous", GATHER_BYTES, file, chunk_rows, checked)
 
     @property
     def layout(self) -> Layout:
@@ -63,7 +85,41 @@ class ContiguousSource:
             raise self._damage(
                 first, len(out), f"the file ends {len(target) - got} bytes too early"
             )
+        if self._sums is not None:
+            self._check(start, target)
         self._pad(out)
+
+    def _check(self, chunk: int, stored: Bytes) -> None:
+        assert self._sums is not None
+        step = self._layout.chunk_rows * self._layout.row_bytes
+        for at in range(0, len(stored), step):
+            found = crc32(stored[at : at + step])
+            if found != self._sums[chunk]:
+                first, last = self._layout.bounds(chunk)
+                what = differs(found, int(self._sums[chunk]))
+                raise self._damage(first, last - first, what)
+            chunk += 1
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Checksums that came with it, of this state of the file or of an older one."""
+        return self._facts.manifest
+
+    def unchecked(self) -> ContiguousSource:
+        """The same without its checksums."""
+        return ContiguousSource(replace(self._facts, manifest=None), self._file)
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Checksums of what is stored of the virtual chunks ``[start, stop)`` now."""
+        read, row_bytes = self._file.checked(), self._layout.row_bytes
+        sums = np.zeros(stop - start, np.uint32)
+        for k in range(stop - start):
+            first, last = self._layout.bounds(start + k)
+            stored = np.empty((last - first) * row_bytes, np.uint8)
+            if read([stored.data], self._facts.offset + first * row_bytes) < len(stored):
+                raise self._damage(first, last - first, "the file ends too early")
+            sums[k] = crc32(stored)
+        return sums
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows, neighbours in one ``pread``."""

@@ -15,12 +15,13 @@ from epochal.errors import DamageError, EpochalError
 from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Contiguous
 from epochal.stores.hdf5_plain import ContiguousSource
+from epochal.stores.manifest import Manifest, manifests_beside
 from epochal.stores.npy_fortran import FortranSource
 from epochal.stores.npy_header import FIRST_BYTES, Header, check_rows_fit, end_of, read_header
 from epochal.stores.source import Source
 from epochal.stores.store import Other
 
-__all__ = ["NpyStore", "name_of", "source_in", "source_of"]
+__all__ = ["NpyStore", "header_of", "name_of", "noted", "source_in", "source_of"]
 
 
 def source_in(file: File, name: str) -> Source:
@@ -33,19 +34,30 @@ def source_in(file: File, name: str) -> Source:
     UnsafeError
         It holds pickled objects.
     """
+    return source_of(file, header_of(file), name, noted(file))
+
+
+def header_of(file: File) -> Header:
+    """What a file says of its array, which has rows and is all there. Raises as `source_in`."""
     head = _begins(file, FIRST_BYTES)
     if (end := end_of(head, file.name)) > len(head):
         head = _begins(file, end)
     header = read_header(head, file.name)
     check_rows_fit(header, file.size_bytes, file.name)
-    return source_of(file, header, name)
+    return header
 
 
-def source_of(file: File, header: Header, name: str) -> Source:
+def noted(file: File) -> Manifest | None:
+    """The checksums beside a file of one array, whatever they call it."""
+    return next(iter(manifests_beside(file.name, file.in_flight == 1).values()), None)
+
+
+def source_of(file: File, header: Header, name: str, manifest: Manifest | None = None) -> Source:
     """The array that a header describes as a source."""
     if header.by_columns:
         return FortranSource(name, header, file)
-    return ContiguousSource(Contiguous(name, header.shape, header.dtype, header.offset), file)
+    facts = Contiguous(name, header.shape, header.dtype, header.offset, manifest=manifest)
+    return ContiguousSource(facts, file)
 
 
 def _begins(file: File, n_bytes: int) -> bytes:

@@ -129,6 +129,7 @@ FORMATS = [
 
 TREE_FORMATS = (
     TreeFormat("zarr", tuple(sorted(ZARR_MARKS)), "epochal.stores.zarr_store:ZarrStore"),
+    TreeFormat("npy-folder", ("epochal.json",), "epochal.stores.npy_folder:NpyFolderStore"),
 )
 
 

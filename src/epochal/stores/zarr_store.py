@@ -23,6 +23,13 @@ from epochal.stores.archive import ZipTree
 from epochal.stores.blosc import Undecodable
 from epochal.stores.codecs import Bytes
 from epochal.stores.file import File, Tree, read_whole
+from epochal.stores.manifest import (
+    Manifest,
+    crc32,
+    differs,
+    manifest_from_json,
+    manifests_beside,
+)
 from epochal.stores.rows import byte_view
 from epochal.stores.store import AnySource, Other
 from epochal.stores.zarr_codecs import Unreadable, UnsafeCodec
@@ -54,15 +61,23 @@ class _Chunks:
 class ZarrSource:
     """One array. Threads share it; it pickles as its index."""
 
-    def __init__(self, tree: Tree, path: str, meta: ArrayMeta, chunks: _Chunks) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        path: str,
+        meta: ArrayMeta,
+        chunks: _Chunks,
+        manifest: Manifest | None = None,
+    ) -> None:
         self._tree, self._path, self._meta, self._chunks = tree, path, meta, chunks
+        self.manifest = manifest
         self._prepare()
 
-    def __getstate__(self) -> tuple[Tree, str, ArrayMeta, _Chunks]:
-        return self._tree, self._path, self._meta, self._chunks
+    def __getstate__(self) -> tuple[Tree, str, ArrayMeta, _Chunks, Manifest | None]:
+        return self._tree, self._path, self._meta, self._chunks, self.manifest
 
-    def __setstate__(self, state: tuple[Tree, str, ArrayMeta, _Chunks]) -> None:
-        self._tree, self._path, self._meta, self._chunks = state
+    def __setstate__(self, state: tuple[Tree, str, ArrayMeta, _Chunks, Manifest | None]) -> None:
+        self._tree, self._path, self._meta, self._chunks, self.manifest = state
         self._prepare()
 
     def _prepare(self) -> None:
@@ -72,6 +87,8 @@ class ZarrSource:
         self._pipeline = meta.pipeline()
         self._whole_rows = meta.chunk[1:] == meta.shape[1:]
         sizes = self._chunks.sizes
+        fits = self.manifest is not None and self.manifest.fits(len(sizes))
+        self._sums = self.manifest.sums if self.manifest is not None and fits else None
         largest = int(sizes.max(initial=0))
         grouped = GROUP_BYTES if self._chunks.offsets is not None else 0
         cut = not (self._whole_rows and self._pipeline.direct) or meta.shape[0] % meta.chunk[0] != 0
@@ -87,6 +104,7 @@ class ZarrSource:
             + self._tree.copy_bytes,
             kind="chunked",
             in_flight=self._tree.in_flight,
+            checked=self._sums is not None,
             codec=self._pipeline.label,
         )
 
@@ -100,6 +118,7 @@ class ZarrSource:
         if not stored.all():
             fill = np.frombuffer(self._meta.fill, self._meta.dtype)[0]
             for piece in pieces[~stored].tolist():
+                self._check(piece, np.empty(0, np.uint8))
                 out[self._place(piece, base, len(out))] = fill
         if self._chunks.offsets is None:
             for piece in pieces[stored].tolist():
@@ -125,7 +144,34 @@ class ZarrSource:
         assert place[0].stop <= n_rows
         return tuple(place)
 
+    def unchecked(self) -> ZarrSource:
+        """The same without its checksums."""
+        return ZarrSource(self._tree, self._path, self._meta, self._chunks)
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Checksums of what is stored of the chunks ``[start, stop)`` now, a piece each."""
+        pieces = np.arange(start * self._pieces, stop * self._pieces)
+        sums = np.zeros(len(pieces), np.uint32)
+        stored = pieces[self._chunks.sizes[pieces] > 0]
+        if self._chunks.offsets is None:
+            for piece in stored.tolist():
+                sums[piece - pieces[0]] = crc32(self._fetch(piece))
+            return sums
+        for file, offset, n_bytes, group in self._groups(stored):
+            data = self._read(file, offset, n_bytes, group[0])
+            for piece in group:
+                at = int(self._chunks.offsets[piece]) - offset
+                end = at + int(self._chunks.sizes[piece])
+                sums[piece - pieces[0]] = crc32(data[at:end])
+        return sums
+
+    def _check(self, piece: int, stored: Bytes) -> None:
+        """Compare a piece with its checksum, where there is one."""
+        if self._sums is not None and (found := crc32(stored)) != self._sums[piece]:
+            raise self._damage(piece, differs(found, int(self._sums[piece])))
+
     def _decode(self, piece: int, stored: Bytes, base: int, out: NDArray[Any]) -> None:
+        self._check(piece, stored)
         try:
             first = piece // self._pieces * self._meta.chunk[0] - base
             direct = self._whole_rows and self._pipeline.direct
@@ -228,6 +274,7 @@ class ZarrStore:
         self.name = tree.name
         self.sources: dict[str, AnySource] = {}
         self.groups: dict[str, dict[str, Any]] = {}
+        self._sums = manifests_beside(tree.name, tree.in_flight == 1)
         others: list[Other] = []
         for path, meta in sorted(_metadata(tree).items()):
             name = _name(tree, path)
@@ -239,8 +286,10 @@ class ZarrStore:
         self.others = tuple(others)
 
     def _add(self, name: str, path: str, meta: Mapping[str, Any]) -> None:
-        attributes = meta.get("attributes")
-        if isinstance(attributes, dict) and attributes:
+        given = meta.get("attributes")
+        attributes = dict(given) if isinstance(given, dict) else {}
+        mine = manifest_from_json(attributes.pop("epochal", None))
+        if attributes:
             self.groups[path] = attributes
         if meta.get("node_type") == "group" or ("shape" not in meta and "dtype" not in meta):
             return
@@ -250,7 +299,8 @@ class ZarrStore:
             self.groups.setdefault(path, {})["dimension_names"] = list(array.dimensions)
         folder = f"{path}/" if path else ""
         chunks = _index(self._tree, folder, array)
-        self.sources[name] = ZarrSource(self._tree, folder, array, chunks)
+        manifest = self._sums.get(name) or mine
+        self.sources[name] = ZarrSource(self._tree, folder, array, chunks, manifest)
 
     def close(self) -> None:
         """Give back what is open."""

@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from epochal.errors import MismatchError
 from epochal.sizes import show
 
-__all__ = ["CHUNK_BYTES", "COMPRESSIONS", "Compression", "SourceSpec", "block_of", "chunk_rows_for"]
+__all__ = [
+    "CHUNK_BYTES",
+    "COMPRESSIONS",
+    "Compression",
+    "SourceSpec",
+    "block_of",
+    "check_together",
+    "chunk_rows_for",
+]
 
 CHUNK_BYTES = 1 << 20  # of whole rows, as `SourceSpec.chunk_rows` is chosen
 MAX_CHUNK_BYTES = (4 << 30) - 1  # what HDF5 can address in a chunk
@@ -97,14 +105,17 @@ def chunk_rows_for(row_bytes: int, rows: int | None = None) -> int:
 
 
 def block_of(spec: SourceSpec, rows: ArrayLike) -> NDArray[Any]:
-    """Rows as they are stored, ``(n, *row_shape)`` C-contiguous, copied only where they must be.
+    """Rows as an array ``(n, *row_shape)``, not copied, that a cast to the source's dtype keeps.
 
     Raises
     ------
     MismatchError
         Of another shape, or of a dtype that the source's cannot hold without loss.
     """
-    block = np.asarray(rows)
+    try:
+        block = np.asarray(rows)
+    except ValueError as error:  # rows that differ in length
+        raise MismatchError(f"source {spec.name!r} takes equal rows: {error}") from None
     if block.ndim != 1 + len(spec.row_shape) or block.shape[1:] != spec.row_shape:
         raise MismatchError(
             f"source {spec.name!r} takes rows of shape {spec.row_shape}, as an array (n, "
@@ -115,19 +126,30 @@ def block_of(spec: SourceSpec, rows: ArrayLike) -> NDArray[Any]:
             f"source {spec.name!r} is {spec.dtype}, which cannot hold {block.dtype} without loss; "
             f"convert the rows yourself with .astype({str(spec.dtype)!r}) if that is meant"
         )
-    return np.ascontiguousarray(block, dtype=spec.dtype)
+    return block
 
 
 def _keeps(block: NDArray[Any], dtype: np.dtype) -> bool:
     """Whether a cast loses nothing: for any values of the dtype, or for these whole numbers."""
-    if np.can_cast(block.dtype, dtype, "safe"):
-        return True
-    if block.dtype.kind in "iub" and dtype.kind in "iu":  # Python's ints come as int64
+    if block.dtype.kind in "iu" and dtype.kind in "iufc":  # Python's ints come as int64
         if not block.size:
             return True
+        least, most = _whole_numbers(dtype)
+        return bool(block.min() >= least and block.max() <= most)
+    return np.can_cast(block.dtype, dtype, "safe")
+
+
+def _whole_numbers(dtype: np.dtype) -> tuple[int, int]:
+    """The range in which a dtype holds every whole number.
+
+    >>> _whole_numbers(np.dtype("i1")), _whole_numbers(np.dtype("f2"))
+    ((-128, 127), (-2048, 2048))
+    """
+    if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
-        return bool(block.min() >= bounds.min and block.max() <= bounds.max)
-    return False
+        return int(bounds.min), int(bounds.max)
+    most = 2 ** (np.finfo(dtype).nmant + 1)
+    return -most, most
 
 
 def check_together(blocks: Mapping[str, NDArray[Any]]) -> int:

@@ -1,0 +1,140 @@
+"""MATLAB's files of version 4 and 5, by SciPy; those of version 7.3 are HDF5, which stores read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
+from epochal.errors import BudgetError, FormatError, MismatchError, SourceNameError
+from epochal.sizes import show
+
+__all__ = ["open_mat"]
+
+ITEM_BYTES = {
+    **{"double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2},
+    **{"int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "logical": 1},
+}
+
+
+def open_mat(
+    src: Any,
+    *,
+    sources: Sequence[str] | None,
+    memory_bytes: int,
+    axis: int | Mapping[str, int] = 0,
+) -> MatInput:
+    """The variables of a file that agree in their number of rows."""
+    return MatInput(os.fspath(src), sources, memory_bytes, axis)
+
+
+class MatInput:
+    """Variables as sources; a matrix of one row or one column is a source of numbers.
+
+    SciPy reads a variable whole, so all that are wanted have to fit in `memory_bytes` together.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        sources: Sequence[str] | None,
+        memory_bytes: int,
+        axis: int | Mapping[str, int],
+    ) -> None:
+        self.name = path
+        self.attrs: Mapping[str, Any] = {}
+        there = {name: (shape, kind) for name, shape, kind in self._list()}
+        plain = {name: shape for name, (shape, kind) in there.items() if kind in ITEM_BYTES}
+        if sources is not None:
+            for name in chosen(path, there, sources):
+                if name not in plain:
+                    raise SourceNameError(
+                        f"{path}: {name!r} is a {there[name][1]}, not an array of numbers"
+                    )
+        self._axes = {name: _axis(path, name, shape, axis) for name, shape in plain.items()}
+        counts = {name: shape[self._axes[name]] for name, shape in plain.items()}
+        picked = list(sources) if sources is not None else _largest_group(plain, counts)
+        if not picked:
+            raise FormatError(
+                f"{path}: no arrays of numbers in it: {', '.join(there) or 'nothing'}"
+            )
+        rows = {name: counts[name] for name in picked}
+        if len(set(rows.values())) > 1:
+            told = ", ".join(f"{name} has {n}" for name, n in rows.items())
+            raise MismatchError(
+                f"{path}: sources of one dataset have equally many rows: {told}; choose with "
+                "sources=, or name the axis of rows with axis="
+            )
+        needed = sum(prod(plain[name]) * ITEM_BYTES[there[name][1]] for name in picked)
+        if needed > memory_bytes:
+            raise BudgetError(
+                f"{path}: {', '.join(picked)} take {show(needed)}, and SciPy reads a variable "
+                f"whole: memory= leaves {show(memory_bytes)}. Give more memory, fewer sources=, or "
+                "save the file with -v7.3"
+            )
+        self.rows: int | None = next(iter(rows.values()))
+        self._arrays: dict[str, NDArray[Any]] = self._load(picked)
+        self.sources = {
+            name: InputSource(name, array.shape[1:], array.dtype)
+            for name, array in self._arrays.items()
+        }
+
+    def _list(self) -> list[tuple[str, tuple[int, ...], str]]:
+        try:
+            return list(scipy.io.whosmat(self.name))
+        except Exception as error:  # of any kind, where bytes are not what they should be
+            raise FormatError(
+                f"{self.name}: not a MATLAB file that can be read: {error}"
+            ) from error
+
+    def _load(self, names: list[str]) -> dict[str, NDArray[Any]]:
+        try:
+            found = scipy.io.loadmat(self.name, variable_names=names)
+        except Exception as error:
+            raise FormatError(f"{self.name}: cannot be read: {error}") from error
+        made = {}
+        for name in names:
+            array = np.moveaxis(found[name], self._axes[name], 0)
+            made[name] = array.reshape(len(array)) if prod(array.shape[1:]) == 1 else array
+        return made
+
+    def blocks(self, start: int = 0) -> Iterator[Block]:
+        """See `Input`."""
+        row_bytes = sum(array[:1].nbytes for array in self._arrays.values())
+        step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+        assert self.rows is not None
+        for at in range(start, self.rows, step):
+            yield {
+                name: np.ascontiguousarray(array[at : at + step])
+                for name, array in self._arrays.items()
+            }
+
+    def close(self) -> None:
+        """Let go of the arrays."""
+        self._arrays = {}
+
+
+def _axis(path: str, name: str, shape: tuple[int, ...], axis: int | Mapping[str, int]) -> int:
+    """The axis of rows: of a row vector its second."""
+    if len(shape) == 2 and 1 in shape:
+        return int(np.argmax(shape))
+    wanted = axis.get(name, 0) if isinstance(axis, Mapping) else axis
+    if not -len(shape) <= wanted < len(shape):
+        raise MismatchError(f"{path}: {name!r} of shape {shape} has no axis {wanted}")
+    return wanted % len(shape)
+
+
+def _largest_group(plain: Mapping[str, tuple[int, ...]], counts: Mapping[str, int]) -> list[str]:
+    """The variables that agree in their rows: most of them, then most items."""
+    groups: dict[int, list[str]] = {}
+    for name, n in counts.items():
+        groups.setdefault(n, []).append(name)
+    if not groups:
+        return []
+    return max(groups.values(), key=lambda g: (len(g), sum(prod(plain[name]) for name in g)))

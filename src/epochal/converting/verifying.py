@@ -1,0 +1,359 @@
+"""Is every chunk what it was when it was written? And noting what it is now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal import sizes
+from epochal.dataset import Dataset, open_dataset
+from epochal.errors import BudgetError, DamageError, EpochalError, MismatchError, TargetError
+from epochal.execute.pool import Pool
+from epochal.execute.probe import default_threads
+from epochal.progress import row_bar
+from epochal.stores.manifest import Manifest, crc32, read_sidecar, write_sidecar
+from epochal.stores.ragged import RaggedSource
+from epochal.stores.source import Source
+from epochal.writing.target import writing_to
+
+__all__ = ["Bad", "Checked", "Verification", "verify"]
+
+RUN_BYTES = 1 << 20  # decoded bytes that one task reads at once, or one chunk
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """A source whose stored pieces can be had."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The checksums that it was opened with."""
+        ...
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Of what is there now, a piece each."""
+        ...
+
+    def unchecked(self) -> Source:
+        """The same without its checksums."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One chunk that is not what it should be: rows ``[first_row, last_row]`` of a source."""
+
+    source: str
+    chunk: int
+    first_row: int
+    last_row: int
+    why: str
+
+    def __str__(self) -> str:
+        rows = f"rows {self.first_row} to {self.last_row}"
+        return f"{self.source}: chunk {self.chunk}, {rows}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at of one source (of a column, where rows vary in length).
+
+    ``against`` is ``"checksums"``; ``"decoding"`` where there are none, so that only what does not
+    decode is found; ``"nothing"`` where bytes are stored as they are and any would do; ``"an older
+    state"`` where the checksums are of another number of chunks: the file has changed since.
+    """
+
+    source: str
+    chunks: int
+    rows: int
+    against: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of `verify`."""
+
+    path: str
+    sources: tuple[Checked, ...]
+    bad: tuple[Bad, ...]
+    decoded_bytes: int
+    seconds: float
+    recorded: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing bad was found, and no checksums are of another state of the file."""
+        return not self.bad and all(each.against != "an older state" for each in self.sources)
+
+    def __str__(self) -> str:
+        lines = [str(each) for each in self.bad]
+        for each in self.sources:
+            lines.append(
+                f"{each.source}: {each.chunks:,} chunks, {each.rows:,} rows, held against "
+                f"{each.against}"
+            )
+        lines += self.notes
+        verdict = "ok" if self.ok else f"{len(self.bad)} bad chunks" if self.bad else "not known"
+        lines.append(f"{self.path}: {verdict}")
+        return "\n".join(lines)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    record: bool = False,
+    sources: Sequence[str] | None = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    untrusted: bool = False,
+) -> Verification:
+    """Decode every chunk, and hold what is stored of it against its checksum.
+
+    Checksums are those that `epochal.create` put into the file, or that an earlier
+    ``verify(record=True)`` noted beside it. It goes on behind bad chunks, and names each with its
+    rows. Reads and decodes the file once, on all threads; holds some chunks a thread.
+
+    Parameters
+    ----------
+    path
+        A file or folder on this machine.
+    record
+        Note the checksums of what is there now, beside the file (``<file>.epochal-sums``), whoever
+        wrote it: from then on reading checks them. Chunks that do not decode are named, and nothing
+        is noted.
+    sources
+        Which; None takes all that are there, whatever their number of rows.
+    memory, threads, progress
+        As for `Dataset.batches`.
+    untrusted
+        As for `epochal.open`.
+
+    Raises
+    ------
+    EpochalError
+        The file cannot be opened at all.
+    """
+    began = time.perf_counter()
+    name = os.path.realpath(os.fspath(path))
+    n_threads = default_threads() if threads is None else threads
+    budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
+    with open_dataset(path, untrusted=untrusted) as ds:
+        parts = dict(_parts(ds, sources))
+        noted = read_sidecar(name) if os.path.exists(name) else {}
+        total = sum(part.layout.n_rows for part in parts.values())
+        bad: list[Bad] = []
+        checked, manifests = [], {}
+        with (
+            closing(Pool(n_threads)) as pool,
+            row_bar(total, 0, "verifying", progress) as advance,
+        ):
+            for part_name, part in parts.items():
+                look = _Look(part_name, part, None if record else noted.get(part_name), record)
+                for result in _spread(pool, look, budget, n_threads):
+                    bad += result.bad
+                    look.keep(result)
+                    advance(result.rows)
+                layout = part.layout
+                checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
+                manifests[part_name] = look.manifest()
+        notes = [f"{other.name}: not looked at: {other.why}" for other in ds.store.others]
+    recorded = None
+    if record and not bad:
+        if not os.path.exists(name):
+            raise TargetError(f"{name}: checksums are noted beside files of this machine only")
+        with writing_to(name):
+            write_sidecar(name, manifests)
+        recorded = name
+    return Verification(
+        name,
+        tuple(checked),
+        tuple(sorted(bad, key=lambda each: (each.source, each.chunk))),
+        sum(part.layout.decoded_bytes for part in parts.values()),
+        time.perf_counter() - began,
+        recorded,
+        tuple(notes),
+    )
+
+
+def _parts(ds: Dataset, sources: Sequence[str] | None) -> Iterator[tuple[str, Source]]:
+    """Whatever is stored, by name: of rows of varying length their columns."""
+    known = ds.store.sources
+    if sources is not None:
+        missing = [name for name in sources if name not in known]
+        if missing:
+            raise MismatchError(
+                f"no source {missing[0]!r} in {ds.store.name}: there are {', '.join(known)}"
+            )
+        known = {name: known[name] for name in sources}
+    for name, source in known.items():
+        if isinstance(source, RaggedSource):
+            for column, stored in source.columns.items():
+                yield f"{name}/{column}", stored
+        else:
+            yield name, source
+
+
+@dataclass
+class _Result:
+    """Of some chunks."""
+
+    start: int
+    rows: int
+    bad: list[Bad]
+    sums: NDArray[np.uint32]
+
+
+class _Look:
+    """How one source is looked at, and what was found."""
+
+    def __init__(self, name: str, source: Source, noted: Manifest | None, record: bool) -> None:
+        self.name = name
+        self._stored = isinstance(source, Summed)
+        own = source.manifest if isinstance(source, Summed) and not record else None
+        # Sums of decoded rows are compared here; those of stored bytes by the source itself.
+        self._due = noted if noted is not None and noted.decoded else None
+        # What is there now is noted, whatever was noted before.
+        self.source = source.unchecked() if record and isinstance(source, Summed) else source
+        self._sums: list[tuple[int, NDArray[np.uint32]]] = []
+        self._record = record
+        self.against = self._against(own)
+
+    def _against(self, own: Manifest | None) -> str:
+        layout = self.source.layout
+        if self._due is not None:
+            fits = self._due.n_pieces == layout.n_chunks
+            self._due = self._due if fits else None
+            return "checksums" if fits else "an older state"
+        if own is not None:
+            pieces = len(self._pieces(0, layout.n_chunks))
+            if own.piece_rows is not None:
+                fits = own.piece_rows == layout.chunk_rows and own.n_pieces == layout.n_chunks
+            else:
+                fits = own.n_pieces == pieces
+            return "checksums" if fits else "an older state"
+        return "decoding" if layout.codec else "nothing"
+
+    def _pieces(self, start: int, stop: int) -> range:
+        layout = self.source.layout
+        each = 1 if layout.piece_bytes is None else layout.piece_bytes.shape[1]
+        return range(start * each, stop * each)
+
+    @property
+    def run_chunks(self) -> int:
+        """Chunks that one task reads at once."""
+        return max(1, RUN_BYTES // max(self.source.layout.chunk_bytes, 1))
+
+    @property
+    def task_bytes(self) -> int:
+        """What one task holds."""
+        layout = self.source.layout
+        held = max(RUN_BYTES, layout.chunk_bytes) + layout.read_overhead_bytes
+        return held + (layout.read_overhead_bytes if self._record else 0)
+
+    def __call__(self, start: int, stop: int) -> _Result:
+        """Read some chunks; where that fails, one by one, to pin what is bad."""
+        layout = self.source.layout
+        first, last = layout.bounds(start)[0], layout.bounds(stop - 1)[1]
+        rows = np.empty((last - first, *layout.row_shape), layout.dtype)
+        bad: list[Bad] = []
+        sums = np.zeros(0, np.uint32)
+        try:
+            self.source.read(start, stop, rows)
+            sums = self._sums_of(start, stop, rows)
+            bad = self._compared(start, stop, sums)
+        except DamageError as error:
+            if stop - start == 1:
+                bad = [self._bad(start, error)]
+            else:
+                for chunk in range(start, stop):
+                    bad += self(chunk, chunk + 1).bad
+        return _Result(start, last - first, bad, sums)
+
+    def _bad(self, chunk: int, error: EpochalError | str) -> Bad:
+        first, last = self.source.layout.bounds(chunk)
+        why = str(error)
+        # The message of a source names itself first, and advises last.
+        why = why.partition(f"rows {first} to {last - 1}: ")[2] or why
+        return Bad(self.name, chunk, first, last - 1, why.partition(". The ")[0])
+
+    def _sums_of(self, start: int, stop: int, rows: NDArray[Any]) -> NDArray[np.uint32]:
+        if self._record and isinstance(self.source, Summed):
+            return self.source.stored_sums(start, stop)
+        if not self._record and self._due is None:
+            return np.zeros(0, np.uint32)
+        layout = self.source.layout
+        base = layout.bounds(start)[0]
+        sums = [
+            crc32(np.ascontiguousarray(rows[a - base : b - base]).reshape(-1).view(np.uint8))
+            if rows.nbytes
+            else 0
+            for a, b in map(layout.bounds, range(start, stop))
+        ]
+        return np.array(sums, np.uint32)
+
+    def _compared(self, start: int, stop: int, sums: NDArray[np.uint32]) -> list[Bad]:
+        if self._due is None:
+            return []
+        due = self._due.sums[start:stop]
+        return [
+            self._bad(start + k, "its rows are not those that were noted")
+            for k in np.flatnonzero(sums != due).tolist()
+        ]
+
+    def keep(self, result: _Result) -> None:
+        """Keep the sums of some chunks, to be noted."""
+        if self._record:
+            self._sums.append((result.start, result.sums))
+
+    def manifest(self) -> Manifest:
+        """What was found."""
+        sums = [part for _, part in sorted(self._sums, key=lambda each: each[0])]
+        whole = np.concatenate([np.zeros(0, np.uint32), *sums])
+        chunked = self.source.layout.piece_bytes is not None
+        rows = None if chunked or not self._stored else self.source.layout.chunk_rows
+        return Manifest(whole, rows, decoded=not self._stored)
+
+
+def _spread(pool: Pool, look: _Look, budget: int, threads: int) -> Iterator[_Result]:
+    """Look at all chunks, some at a time on each thread, as far as the budget goes."""
+    if look.task_bytes > budget:
+        raise BudgetError(
+            f"memory={sizes.show(budget)} cannot hold a chunk of {look.name!r} as it is decoded: "
+            f"{sizes.show(look.task_bytes)} needed"
+        )
+    layout = look.source.layout
+    wide = threads if layout.parallel else 1
+    most = max(1, min(2 * wide, budget // look.task_bytes))
+    flying: deque[Future[_Result]] = deque()
+    step = look.run_chunks
+    for start in range(0, layout.n_chunks, step):
+        while len(flying) >= most:
+            yield flying.popleft().result()
+        flying.append(pool.submit(look, start, min(start + step, layout.n_chunks)))
+    while flying:
+        yield flying.popleft().result()
+
+
+def as_json(found: Verification) -> Mapping[str, Any]:
+    """For programs."""
+    return {
+        "path": found.path,
+        "ok": found.ok,
+        "sources": [vars(each) for each in found.sources],
+        "bad": [vars(each) for each in found.bad],
+        "decoded_bytes": found.decoded_bytes,
+        "seconds": found.seconds,
+        "recorded": found.recorded,
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,281 @@
+"""Checksums of what is stored: a CRC-32 a piece, which reading compares before it decodes.
+
+A manifest is kept where other readers do not look: in attributes of the HDF5 dataset or the Zarr
+array itself, or in a file beside one that was not written by us (``<file>.epochal-sums``). CRC-32,
+the polynomial of zlib, finds every flipped bit, and every burst of 32; it is no protection from
+somebody who wants to deceive.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.errors import FormatError
+
+__all__ = [
+    "ATTRIBUTE",
+    "Manifest",
+    "crc32",
+    "differs",
+    "is_manifest_attribute",
+    "manifest_attributes",
+    "manifest_from_attributes",
+    "manifest_from_json",
+    "manifest_json",
+    "manifests_beside",
+    "names_of_parts",
+    "read_sidecar",
+    "sidecar_of",
+    "write_sidecar",
+]
+
+VERSION = 1
+ATTRIBUTE = "epochal_crc32"
+ATTRIBUTE_SUMS = 15_000  # of 4 bytes each: an attribute in an old header holds 64 KiB
+MAX_PIECES = 1 << 31
+SIDECAR_MAGIC = b"epochal sums 1\n"
+MAX_HEADER_BYTES = 64 << 20
+
+Sums = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """What the pieces of one source were when they were written.
+
+    Parameters
+    ----------
+    sums
+        CRC-32 of the stored bytes of each piece in raster order, ``(n_pieces,)``; 0, the sum of no
+        bytes, where nothing is stored.
+    piece_rows
+        Where rows lie one after another: how many of them are a piece. None where pieces are the
+        chunks of the file.
+    decoded
+        Whether the sums are of decoded rows instead: where stored bytes cannot be had.
+    """
+
+    sums: Sums = field(repr=False)
+    piece_rows: int | None = None
+    decoded: bool = False
+
+    @property
+    def n_pieces(self) -> int:
+        """How many pieces it is of."""
+        return len(self.sums)
+
+    def fits(self, n_pieces: int, piece_rows: int | None = None) -> bool:
+        """Whether it is of stored pieces like these: else it is of an older state of the file."""
+        return not self.decoded and self.n_pieces == n_pieces and self.piece_rows == piece_rows
+
+
+def differs(found: int, due: int) -> str:
+    """What is wrong with a piece whose checksum is not what it was."""
+    return (
+        f"its checksum is {found:#010x}, {due:#010x} was noted when it was written (if another "
+        "program changed it on purpose, epochal verify --record notes what is there now)"
+    )
+
+
+def crc32(data: NDArray[Any] | bytes | memoryview, before: int = 0) -> int:
+    """The sum of some bytes, behind others of which the sum is `before`; at the speed of memory.
+
+    >>> crc32(b"123456789") == 0xCBF43926
+    True
+    """
+    total: Any = imagecodecs.deflate_crc32  # its stub knows no arrays
+    return int(total(data, before))
+
+
+def is_manifest_attribute(name: object) -> bool:
+    """Whether an attribute is part of a manifest."""
+    return isinstance(name, str) and name.startswith(ATTRIBUTE)
+
+
+def manifest_attributes(manifest: Manifest) -> dict[str, NDArray[np.uint32]]:
+    """A manifest as attributes of its HDF5 dataset: some numbers about it, and the sums in parts.
+
+    >>> manifest_attributes(Manifest(np.array([7], "u4")))["epochal_crc32_0"]
+    array([7], dtype=uint32)
+    """
+    sums = np.ascontiguousarray(manifest.sums, np.uint32)
+    head = np.array([VERSION, len(sums), _sum_of(sums), manifest.piece_rows or 0], np.uint32)
+    firsts = range(0, len(sums), ATTRIBUTE_SUMS)
+    blocks = [head, *(sums[first : first + ATTRIBUTE_SUMS] for first in firsts)]
+    return dict(zip(names_of_parts(len(sums)), blocks, strict=False))
+
+
+def names_of_parts(n_pieces: int) -> Iterator[str]:
+    """Names of the attributes that a manifest of so many pieces has, and of one more.
+
+    >>> list(names_of_parts(15_001))
+    ['epochal_crc32', 'epochal_crc32_0', 'epochal_crc32_1', 'epochal_crc32_2']
+    """
+    yield ATTRIBUTE
+    for k in range(-(-n_pieces // ATTRIBUTE_SUMS) + 1):
+        yield f"{ATTRIBUTE}_{k}"
+
+
+def manifest_from_attributes(attributes: Mapping[str, Any]) -> Manifest | None:
+    """The manifest in a dataset's attributes; None where there is none that is whole and ours."""
+    try:
+        head = np.asarray(attributes[ATTRIBUTE], np.uint32)
+        version, n_pieces, total, piece_rows = (int(value) for value in head)
+        if version != VERSION or n_pieces > MAX_PIECES:
+            return None
+        parts = [
+            np.asarray(attributes[f"{ATTRIBUTE}_{k}"], np.uint32)
+            for k in range(-(-n_pieces // ATTRIBUTE_SUMS))
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    sums = np.concatenate([np.empty(0, np.uint32), *parts])
+    if sums.shape != (n_pieces,) or _sum_of(sums) != total:
+        return None
+    return Manifest(sums, piece_rows or None)
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as JSON has it, for the attributes of a Zarr array.
+
+    >>> manifest_json(Manifest(np.array([7], "u4")))["crc32"]
+    'BwAAAA=='
+    """
+    sums = np.ascontiguousarray(manifest.sums, "<u4")
+    told: dict[str, Any] = {
+        "version": VERSION,
+        "pieces": len(sums),
+        "sum": _sum_of(sums),
+        "crc32": base64.b64encode(sums.tobytes()).decode(),
+    }
+    if manifest.piece_rows is not None:
+        told["piece_rows"] = manifest.piece_rows
+    if manifest.decoded:
+        told["decoded"] = True
+    return told
+
+
+def manifest_from_json(told: Any) -> Manifest | None:
+    """The manifest that `manifest_json` told; None where there is none that is whole and ours."""
+    try:
+        if told["version"] != VERSION:
+            return None
+        data = base64.b64decode(told["crc32"], validate=True)
+        sums = np.frombuffer(data, "<u4").astype(np.uint32)
+        whole = len(sums) == told["pieces"] and _sum_of(sums) == told["sum"]
+        rows = told.get("piece_rows")
+        decoded = told.get("decoded", False)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if not whole or not (rows is None or (type(rows) is int and rows > 0)):
+        return None
+    return Manifest(sums, rows, bool(decoded))
+
+
+def _sum_of(sums: Sums) -> int:
+    return crc32(np.ascontiguousarray(sums, "<u4").view(np.uint8))
+
+
+def sidecar_of(path: str) -> str:
+    """Where the manifests of a file are that has no room for them.
+
+    >>> sidecar_of("/data/X.npy")
+    '/data/X.npy.epochal-sums'
+    """
+    return f"{path}.epochal-sums"
+
+
+def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
+    """Keep manifests beside a file, by source: whole or not at all, on the disk when it returns.
+
+    A line, the bytes of a JSON header (8, little-endian), the header, the sums of all sources as
+    little-endian uint32.
+    """
+    blocks = [np.ascontiguousarray(each.sums, "<u4").tobytes() for each in manifests.values()]
+    told = [
+        {
+            "source": name,
+            "pieces": each.n_pieces,
+            "piece_rows": each.piece_rows,
+            "decoded": each.decoded,
+        }
+        for name, each in manifests.items()
+    ]
+    header = json.dumps({"sum": crc32(b"".join(blocks)), "sources": told}).encode()
+    final = sidecar_of(path)
+    passing = f"{final}.{os.getpid()}.new"
+    try:
+        with open(passing, "wb") as file:
+            file.write(SIDECAR_MAGIC + struct.pack("<Q", len(header)) + header)
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(passing, final)
+    except BaseException:
+        if os.path.exists(passing):
+            os.unlink(passing)
+        raise
+    folder = os.open(os.path.dirname(os.path.abspath(final)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_sidecar(path: str) -> dict[str, Manifest]:
+    """The manifests beside a file, by source; none where nothing is there.
+
+    Raises
+    ------
+    FormatError
+        What is there is damaged.
+    """
+    final = sidecar_of(path)
+    try:
+        with open(final, "rb") as file:
+            data = file.read()
+    except OSError:
+        return {}
+    try:
+        return dict(_sidecar(data))
+    except (KeyError, TypeError, ValueError, struct.error) as error:
+        raise FormatError(
+            f"{final}: the checksums of {os.path.basename(path)} are damaged: remove it, and have "
+            "them made anew: epochal verify --record"
+        ) from error
+
+
+def manifests_beside(name: str, near: bool) -> dict[str, Manifest]:
+    """The same for a store: none where the file is far, or its name is that of something else."""
+    return read_sidecar(name) if near and "://" not in name and os.path.exists(name) else {}
+
+
+def _sidecar(data: bytes) -> Iterator[tuple[str, Manifest]]:
+    at = len(SIDECAR_MAGIC)
+    if data[:at] != SIDECAR_MAGIC:
+        raise ValueError("not a sidecar")
+    (n_bytes,) = struct.unpack_from("<Q", data, at)
+    at += 8
+    if n_bytes > MAX_HEADER_BYTES:
+        raise ValueError("a header that large is none")
+    header = json.loads(data[at : at + n_bytes])
+    at += n_bytes
+    if crc32(data[at:]) != header["sum"]:
+        raise ValueError("its sums are not what they were")
+    for told in header["sources"]:
+        end = at + 4 * told["pieces"]
+        sums = np.frombuffer(data[at:end], "<u4").astype(np.uint32)
+        if len(sums) != told["pieces"]:
+            raise ValueError("it was cut off")
+        yield told["source"], Manifest(sums, told["piece_rows"], told["decoded"])
+        at = end
