@@ -28,6 +28,7 @@ from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
 from epochal.schemes.shuffled import ShuffledSequential
 from epochal.stores.ragged import AnySource, RaggedSource
+from epochal.stores.store import version_of
 
 __all__ = ["Batches", "Settings"]
 
@@ -82,10 +83,12 @@ class Batches:
         self._settings = settings
         self._ledger = Ledger() if settings.on_error == "skip" else None
         self._warned = False
-        self._sources = dict(sources)
+        self._originals = self._sources = dict(sources)
+        self._versions = self._versions_now()
         if self._ledger is not None:
-            for name, source in sources.items():
-                self._sources[name] = skipping(name, source, self._ledger)
+            self._sources = {
+                name: skipping(name, source, self._ledger) for name, source in sources.items()
+            }
         self._finish = finish
         self._finish_is_cheap = finish_is_cheap
         self._measured = measured or Measured()
@@ -264,12 +267,20 @@ class Batches:
         """The run of this epoch: the one that was primed, or a new one."""
         if self._pid != os.getpid():  # threads do not survive a fork
             self._reset()
+        versions = self._versions_now()
+        if versions != self._versions:  # rows were assigned to: what was kept has the old ones
+            self._halt()
+            self._forget()
+            self._versions, self._plan = versions, None
         run, self._primed = self._primed, None
         if run is None:
             run = self._new_run(start)
         self._meter = run.meter
         self._running = run
         return run
+
+    def _versions_now(self) -> tuple[int, ...]:
+        return tuple(version_of(source) for source in self._originals.values())
 
     def _new_run(self, start: int) -> Run:
         """Plan the epoch and set up its run."""

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
+from epochal.changes import ChangedStore
+from epochal.editing import EditedStore
 from epochal.errors import (
     EpochalError,
     MismatchError,
@@ -24,6 +26,7 @@ from epochal.errors import (
     UnsafeError,
 )
 from epochal.execute.probe import Measured, default_threads
+from epochal.execute.scratch import scratch_folder
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
 from epochal.ragged import Block, check_form, form_of
@@ -36,10 +39,12 @@ from epochal.stores.ragged import RaggedSource, columns_of
 from epochal.stores.sparse import pair
 from epochal.stores.store import AnySource, Other, Store, largest_group
 from epochal.view import RaggedView, Selection, SourceView
+from epochal.writing.create import create, recover_all
 
 __all__ = ["Dataset", "from_arrays", "open_dataset"]
 
 MIX_BYTES = 64 << 20
+SAVE_BYTES = 4 << 20
 
 
 class Dataset:
@@ -350,6 +355,28 @@ class Dataset:
             raise SourceNameError("sources=() names none")
         return {name: self._source(name) for name in names}
 
+    def save(self, path: str | os.PathLike[str], **how: Any) -> None:
+        """Write the rows as this process sees them to a new file, by `epochal.create`, whose
+        arguments are `how`; ``overwrite=True`` may replace the very file they come from.
+
+        Reads each chunk once, in order; holds a quarter of what `memory` allows in reading.
+
+        Raises
+        ------
+        MismatchError
+            Rows of varying length, which cannot be written.
+        """
+        views = self.sources
+        ragged = [name for name, view in views.items() if isinstance(view, RaggedView)]
+        if ragged:
+            raise MismatchError(f"rows of {ragged[0]!r} vary in length, and cannot be written yet")
+        plain = Dataset(self.store, self._sources, selection=self._selection)
+        specs = {name: (view.shape[1:], view.dtype) for name, view in views.items()}
+        row_bytes = max(1, sum(view.layout.row_bytes for view in views.values()))
+        with create(path, specs, rows=len(self), **how) as writer:
+            for batch in plain.batches("sequential", max(1, SAVE_BYTES // row_bytes)):
+                writer.append(dict(zip(views, batch, strict=True)))
+
     def close(self) -> None:
         """Give back file descriptors."""
         self.store.close()
@@ -494,6 +521,10 @@ def open_dataset(
         or the sources of a group, without its name (``train/X`` as ``X``).
     load_all
         Decode everything into memory now.
+    mode
+        ``"r"``: nothing can be assigned to. ``"c"``: copy on write, ``ds["X"][rows] = values``
+        changes what this process sees, on scratch, and never the file; `Dataset.save` writes it
+        out. ``"r+"``: the same changes the file in place, whole chunks through a journal beside it.
     allow
         What is refused by default and shall not be: see the errors that name it.
     untrusted
@@ -503,8 +534,13 @@ def open_dataset(
     ------
     FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
     """
-    _only_default(mode=(mode, "r"), spaces=(spaces, None))
-    store = open_store(target, backend=backend, allow=tuple(allow), untrusted=untrusted)
+    _only_default(spaces=(spaces, None))
+    if load_all and mode != "r":
+        raise MismatchError(
+            f"load_all=True loads what is there for reading; mode={mode!r}: one of both"
+        )
+    recover_all(target)
+    store = _store(target, mode, backend=backend, allow=tuple(allow), untrusted=untrusted)
     try:
         known, rows = take_split(store, split)
         dataset = Dataset(
@@ -518,6 +554,23 @@ def open_dataset(
     except EpochalError:
         store.close()
         raise
+
+
+def _store(target: Any, mode: str, **how: Any) -> Store:
+    """The store, and what lets its sources be assigned to."""
+    if mode == "r":
+        return open_store(target, **how)
+    if mode == "c":
+        return ChangedStore(open_store(target, **how), scratch_folder(None))
+    if mode != "r+":
+        raise MismatchError(f"mode={mode!r} is not one of: 'r', 'c', 'r+'")
+    if not isinstance(target, str | os.PathLike) or not os.path.exists(target):
+        raise MismatchError(
+            f"mode='r+' changes one file or folder of this machine: {target!r} is none; "
+            "mode='c' changes what this process sees"
+        )
+    path = os.path.realpath(os.fspath(target))
+    return EditedStore(path, lambda: open_store(path, **how))
 
 
 def _choose_sources(

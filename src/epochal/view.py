@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import RowError
+from epochal.casting import keeps
+from epochal.errors import MismatchError, ReadOnlyError, RowError
 from epochal.execute.probe import default_threads
 from epochal.execute.rows import read_ragged, read_rows
 from epochal.layout import Layout, RaggedLayout
@@ -15,10 +16,12 @@ from epochal.ragged import Block, Ragged, SparseRows
 from epochal.stores.memory import ArraySource
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
+from epochal.stores.store import Assignable
 
 __all__ = ["RaggedView", "Selection", "SourceView"]
 
 Selection = NDArray[np.int64]
+ASSIGN_BYTES = 16 << 20  # of rows that are assigned at once
 
 
 class SourceView:
@@ -81,6 +84,71 @@ class SourceView:
             rows = self._selection[rows]
         return read_rows(self._source, rows, default_threads())
 
+    def __setitem__(self, key: Any, values: Any) -> None:
+        """Assign to rows, as NumPy would, of a dataset opened with ``mode="c"`` or ``"r+"``.
+
+        Decodes and stores each touched chunk; holds a run of rows, and two chunks. Of a row that
+        comes twice the last value stays.
+
+        Raises
+        ------
+        ReadOnlyError
+            The dataset was opened for reading only.
+        MismatchError
+            Values of another shape, or that the dtype cannot hold.
+        """
+        source = self._source
+        if not isinstance(source, Assignable):
+            raise _read_only(self.name)
+        whole = key if isinstance(key, tuple) and key else (key,)
+        first, rest = whole[0], whole[1:]
+        single = isinstance(first, int | np.integer) and not isinstance(first, bool | np.bool_)
+        if first is Ellipsis or (isinstance(first, tuple) and not first):
+            first = slice(None)
+        rows = _rows([first] if single else first, len(self), self.name)
+        if isinstance(rows, slice):
+            rows = np.arange(rows.start, rows.stop, dtype=np.int64)
+        given = self._values(values, len(rows), rest, single=single)
+        file_rows = rows if self._selection is None else self._selection[rows]
+        step = max(1, ASSIGN_BYTES // max(self.layout.row_bytes, 1))
+        for at in range(0, len(rows), step):
+            some = file_rows[at : at + step]
+            block = np.empty((len(some), *self.layout.row_shape), self.dtype)
+            if rest:
+                block[...] = read_rows(source, some, default_threads())
+            block[(slice(None), *rest)] = given[at : at + step]
+            source.assign(some, block)
+
+    def _values(self, values: Any, n: int, rest: tuple[Any, ...], *, single: bool) -> NDArray[Any]:
+        """The values of each row, ``(n, ...)``, not copied."""
+        array = np.asarray(values)
+        fits = keeps(array, self.dtype) or (
+            array.dtype.kind not in "iu" and np.can_cast(array.dtype, self.dtype, "same_kind")
+        )
+        if not fits:
+            raise MismatchError(
+                f"{self.name!r} is {self.dtype}, which cannot hold {array.dtype} without loss; "
+                f"convert the values yourself with .astype({str(self.dtype)!r}) if that is meant"
+            )
+        one = np.broadcast_to(np.empty((), "?"), self.layout.row_shape)
+        try:
+            shape = one[rest].shape if rest else one.shape
+            wide = np.broadcast_to(array, shape if single else (n, *shape))
+        except (ValueError, IndexError) as error:
+            raise MismatchError(
+                f"values of shape {array.shape} for {n} rows of {self.name!r}, of shape "
+                f"{self.layout.row_shape}: {error}"
+            ) from None
+        return wide[None] if single else wide
+
+
+def _read_only(name: str) -> ReadOnlyError:
+    return ReadOnlyError(
+        f"{name!r} was opened for reading only, so its rows cannot be assigned to: "
+        "epochal.open(path, mode='c') changes what this process sees and never the file, mode='r+' "
+        "the file itself"
+    )
+
 
 class RaggedView:
     """One source whose rows differ in length: ``view[rows]`` gives `Ragged` or `SparseRows`.
@@ -131,6 +199,12 @@ class RaggedView:
             chosen = np.arange(chosen.start, chosen.stop, dtype=np.int64)
         found: Ragged | SparseRows = self._read(chosen).rows()
         return found
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        """Refused."""
+        raise ReadOnlyError(
+            f"rows of {self.name!r} vary in length, and cannot be assigned to: write them anew"
+        )
 
     def loaded(self) -> RaggedSource:
         """The rows in memory, as a source."""

@@ -221,7 +221,7 @@ def test_no_scratch_wanted(ds, monkeypatch):
     def refused(folder):
         raise AssertionError("scratch was opened")
 
-    monkeypatch.setattr(scratch, "_open_unlinked", refused)
+    monkeypatch.setattr(scratch, "open_scratch", refused)
     batches = ds.batches(
         "shuffled_sequential", 30, seed=1, memory="100KiB", threads=2, scratch=False
     )

@@ -20,7 +20,7 @@ from epochal.errors import ScratchError
 from epochal.execute.vector import Vector, left_of, vector_of, write_vector
 from epochal.sizes import show
 
-__all__ = ["ScratchFile", "scratch_folder"]
+__all__ = ["ScratchFile", "open_scratch", "scratch_folder"]
 
 FILE_BITS = 44  # of 16 TiB
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -59,7 +59,7 @@ class ScratchFile:
 
     def _another(self) -> int:
         """The number of a new file."""
-        fd = _open_unlinked(self.folder)
+        fd = open_scratch(self.folder)
         with self._lock:
             self._fds.append(fd)
             self._ends.append(0)
@@ -166,7 +166,7 @@ def bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
 
-def _open_unlinked(folder: Path) -> int:
+def open_scratch(folder: Path) -> int:
     """A nameless file; where the file system has no such thing, a named one that is unlinked at
     once.
     """

@@ -105,6 +105,16 @@ class ContiguousSource:
         """Checksums that came with it, of this state of the file or of an older one."""
         return self._facts.manifest
 
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._file.name
+
+    @property
+    def offset(self) -> int:
+        """Where in it the first row begins."""
+        return self._facts.offset
+
     def unchecked(self) -> ContiguousSource:
         """The same without its checksums."""
         return ContiguousSource(replace(self._facts, manifest=None), self._file)

@@ -7,12 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from epochal.stores.ragged import AnySource
 from epochal.stores.source import Source
 
-__all__ = ["AnySource", "Other", "Source", "Store", "largest_group"]
+__all__ = [
+    "AnySource",
+    "Assignable",
+    "Other",
+    "Source",
+    "Store",
+    "largest_group",
+    "version_of",
+]
+
+
+@runtime_checkable
+class Assignable(Protocol):
+    """A source whose rows can be assigned to."""
+
+    @property
+    def version(self) -> int:
+        """How many times it was assigned to."""
+        ...
+
+    def assign(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Let these rows be `values`, ``(n, *row_shape)``; of a row that is repeated the last."""
+        ...
+
+
+def version_of(source: object) -> int:
+    """How many times a source was assigned to; 0 of one that cannot be."""
+    return source.version if isinstance(source, Assignable) else 0
 
 
 @dataclass(frozen=True)

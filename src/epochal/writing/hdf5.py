@@ -271,8 +271,11 @@ def set_manifest(dataset: Any, sums: NDArray[np.uint32] | None) -> None:
             dataset.attrs[name] = value
 
 
-def specs_in(path: str, names: Sequence[str]) -> tuple[list[SourceSpec], Progress]:
-    """What datasets of a file look like to a writer that appends to them, and how far they are.
+def specs_in(
+    path: str, names: Sequence[str], *, grows: bool = True
+) -> tuple[list[SourceSpec], Progress]:
+    """What datasets of a file look like to a writer, and how far they are: one that appends to
+    them, or, where nothing `grows`, one that replaces chunks.
 
     Raises
     ------
@@ -284,7 +287,7 @@ def specs_in(path: str, names: Sequence[str]) -> tuple[list[SourceSpec], Progres
     with h5py.File(path, "r") as file:
         for name in names:
             dataset = file[name]
-            specs.append(_spec_of(path, name, dataset))
+            specs.append(_spec_of(path, name, dataset, grows=grows))
             lengths[name] = dataset.shape[0]
             manifest = manifest_from_attributes(dict(manifest_part(dataset)))
             if manifest is not None:
@@ -301,12 +304,12 @@ def manifest_part(dataset: Any) -> Mapping[str, Any]:
     return {name: dataset.attrs[name] for name in dataset.attrs if is_manifest_attribute(name)}
 
 
-def _spec_of(path: str, name: str, dataset: Any) -> SourceSpec:
-    what = f"{path}: {name!r} cannot grow"
+def _spec_of(path: str, name: str, dataset: Any, *, grows: bool) -> SourceSpec:
+    what = f"{path}: {name!r} cannot {'grow' if grows else 'be changed in place'}"
     remedy = "epochal convert writes a file that can"
     if dataset.chunks is None:
         raise MismatchError(f"{what}: it is stored in one piece, not in chunks; {remedy}")
-    if dataset.maxshape[0] is not None:
+    if grows and dataset.maxshape[0] is not None:
         raise MismatchError(
             f"{what}: it was made with at most {dataset.maxshape[0]} rows (maxshape); {remedy}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from epochal.casting import keeps
 from epochal.errors import MismatchError
 from epochal.sizes import show
 
@@ -121,35 +122,12 @@ def block_of(spec: SourceSpec, rows: ArrayLike) -> NDArray[Any]:
             f"source {spec.name!r} takes rows of shape {spec.row_shape}, as an array (n, "
             f"*{spec.row_shape}); found an array of shape {block.shape}"
         )
-    if block.dtype != spec.dtype and not _keeps(block, spec.dtype):
+    if block.dtype != spec.dtype and not keeps(block, spec.dtype):
         raise MismatchError(
             f"source {spec.name!r} is {spec.dtype}, which cannot hold {block.dtype} without loss; "
             f"convert the rows yourself with .astype({str(spec.dtype)!r}) if that is meant"
         )
     return block
-
-
-def _keeps(block: NDArray[Any], dtype: np.dtype) -> bool:
-    """Whether a cast loses nothing: for any values of the dtype, or for these whole numbers."""
-    if block.dtype.kind in "iu" and dtype.kind in "iufc":  # Python's ints come as int64
-        if not block.size:
-            return True
-        least, most = _whole_numbers(dtype)
-        return bool(block.min() >= least and block.max() <= most)
-    return np.can_cast(block.dtype, dtype, "safe")
-
-
-def _whole_numbers(dtype: np.dtype) -> tuple[int, int]:
-    """The range in which a dtype holds every whole number.
-
-    >>> _whole_numbers(np.dtype("i1")), _whole_numbers(np.dtype("f2"))
-    ((-128, 127), (-2048, 2048))
-    """
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        return int(bounds.min), int(bounds.max)
-    most = 2 ** (np.finfo(dtype).nmant + 1)
-    return -most, most
 
 
 def check_together(blocks: Mapping[str, NDArray[Any]]) -> int:
