@@ -74,3 +74,22 @@ def test_which_files_it_reads(tmp_path, monkeypatch, capsys):
     with pytest.warns(DamageWarning, match="rows 20 to 39"):
         exec(damaged, names)
     assert capsys.readouterr().out.split() == ["40"]
+
+
+def test_writing_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made, grown, converted, verified, changed = code("writing.md")
+    names: dict = {}
+    exec(made, names)
+    with h5py.File("out.h5") as file:
+        assert file["X"].shape == (500, 3072)
+    exec(grown, names)
+    exec(converted, names)
+    assert np.load("X.npy", mmap_mode="r").shape == (507, 3072)
+    exec(verified, names)
+    assert capsys.readouterr().out == "True []\n"
+    exec(changed, names)
+    with h5py.File("out.h5") as file, h5py.File("changed.h5") as other:
+        assert file["y"][:5].tolist() == [9] * 5
+        assert other["y"][[3, 7]].tolist() == [1, 2]
+        assert not other["X"][10:20].any()

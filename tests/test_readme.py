@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from epochal.cli import app
@@ -28,6 +29,9 @@ def train(tmp_path, monkeypatch):
         X = digits.images.astype("u1")
         file.create_dataset("X", data=X, chunks=(100, 8, 8), compression="gzip")
         file.create_dataset("y", data=digits.target, chunks=(500,), compression="gzip")
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(tmp_path / "photos" / label / "1.jpg")
     monkeypatch.chdir(tmp_path)
 
 
@@ -53,4 +57,5 @@ def test_command(command):
 
 
 def test_there_is_something_to_run():
-    assert {command.split()[1] for command in COMMANDS} == {"info", "explain", "bench", "demo"}
+    words = ["info", "explain", "bench", "convert", "shuffle", "verify", "demo"]
+    assert [command.split()[1] for command in COMMANDS] == words

@@ -21,7 +21,7 @@ from epochal.progress import row_bar
 from epochal.view import RaggedView
 from epochal.writing.create import DEFAULT, resumed, specs_for, start
 from epochal.writing.spec import SourceSpec
-from epochal.writing.target import Target, partial_of
+from epochal.writing.target import Target, partial_of, writing_to
 
 __all__ = ["Converted", "convert", "flavour_of", "shuffle"]
 
@@ -426,11 +426,12 @@ def job_of(target: Target) -> str:
 
 def _note(target: Target, job: Mapping[str, Any], step: int) -> None:
     text = json.dumps({"job": job, "step": step})
-    with open(f"{job_of(target)}-new", "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{job_of(target)}-new", job_of(target))
+    with writing_to(target.path):
+        with open(f"{job_of(target)}-new", "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{job_of(target)}-new", job_of(target))
 
 
 def _left(target: Target, job: Mapping[str, Any]) -> int | None:
