@@ -29,7 +29,7 @@ import contiguous
 import epochal
 import harness
 from epochal import sizes
-from epochal.cli.measure import median
+from epochal.cli.measure import median, run_epochs
 
 MEMORY_BYTES = 64 << 20  # of our writer
 PEAK_BYTES = 128_000_000  # of the whole process
@@ -189,6 +189,7 @@ def figures(arguments: argparse.Namespace, folder: Path) -> Iterator[harness.Fig
         peak_bytes=peak,
         memory_bytes=int((PEAK_BYTES - 16e6) / 1.1),  # `reached` adds this much
     )
+    yield reading(arguments, folder, path)
     few = arguments.rows < harness.IMAGE_ROWS
     n_rows = arguments.shuffle_rows or (arguments.rows if few else SHUFFLE_ROWS)
     big = contiguous.contiguous(arguments.data, n_rows)
@@ -204,6 +205,31 @@ def figures(arguments: argparse.Namespace, folder: Path) -> Iterator[harness.Fig
         their_rows_per_second=theirs,
         goal=0.25,
         peak_bytes=peak,
+    )
+
+
+def reading(arguments: argparse.Namespace, folder: Path, path: Path) -> harness.Figure:
+    """A sequential epoch of a file with checksums, and of the same without, by turns."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    peak = 0
+    for checksum in rates:
+        out = folder / f"sums-{checksum}.h5"
+        epochal.convert(path, out, checksum=checksum, memory="256MiB")
+    for _ in range(2 * arguments.repeat + 1):
+        for checksum, found in rates.items():
+            with epochal.open(folder / f"sums-{checksum}.h5") as ds:
+                batches = ds.batches("sequential", harness.BATCH_ROWS, memory="64MiB")
+                [epoch] = run_epochs(lambda batches=batches: batches)
+            found.append(epoch.rows_per_second)
+            peak = max(peak, epoch.peak_bytes or 0)
+    return harness.Figure(
+        what="sequential, each chunk compared with its checksum",
+        rows_per_second=median(rates[True]),
+        against="the same without checksums",
+        their_rows_per_second=median(rates[False]),
+        goal=0.98,
+        peak_bytes=peak,
+        memory_bytes=64 << 20,
     )
 
 

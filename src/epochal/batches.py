@@ -475,7 +475,8 @@ class Batches:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._sources = state["sources"]
+        self._originals = self._sources = state["sources"]  # one that was changed does not pickle
+        self._versions = self._versions_now()
         self._ledger = state["ledger"]
         self._warned = False
         self._settings = state["settings"]

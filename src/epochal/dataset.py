@@ -8,6 +8,7 @@ import os
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
 from epochal.changes import ChangedStore
-from epochal.editing import EditedStore
 from epochal.errors import (
     EpochalError,
     MismatchError,
@@ -39,7 +39,7 @@ from epochal.stores.ragged import RaggedSource, columns_of
 from epochal.stores.sparse import pair
 from epochal.stores.store import AnySource, Other, Store, largest_group
 from epochal.view import RaggedView, Selection, SourceView
-from epochal.writing.create import create, recover_all
+from epochal.writing.recovery import recover_all
 
 __all__ = ["Dataset", "from_arrays", "open_dataset"]
 
@@ -51,7 +51,8 @@ class Dataset:
     """Named sources of equally many rows, read where they lie.
 
     Made by `epochal.open`, `epochal.from_arrays`, or from another dataset by `split` and `map`.
-    Nothing is ever written to the files. Pickles as paths and indexes; a copy in another process
+    Nothing is written to the files but by assignment, where they were opened with ``mode="r+"``.
+    Pickles as paths and indexes; a copy in another process
     opens them by itself.
     """
 
@@ -373,6 +374,7 @@ class Dataset:
         plain = Dataset(self.store, self._sources, selection=self._selection)
         specs = {name: (view.shape[1:], view.dtype) for name, view in views.items()}
         row_bytes = max(1, sum(view.layout.row_bytes for view in views.values()))
+        create = import_module("epochal.writing.create").create  # which loads h5py
         with create(path, specs, rows=len(self), **how) as writer:
             for batch in plain.batches("sequential", max(1, SAVE_BYTES // row_bytes)):
                 writer.append(dict(zip(views, batch, strict=True)))
@@ -570,7 +572,9 @@ def _store(target: Any, mode: str, **how: Any) -> Store:
             "mode='c' changes what this process sees"
         )
     path = os.path.realpath(os.fspath(target))
-    return EditedStore(path, lambda: open_store(path, **how))
+    edited = import_module("epochal.editing").EditedStore  # which loads h5py
+    store: Store = edited(path, lambda: open_store(path, **how))
+    return store
 
 
 def _choose_sources(

@@ -47,6 +47,7 @@ def held_against(found: list[dict]) -> list[str]:
         ("resident", ["np.take into fresh batches"]),
         ("small_rows", ["what is asked"] * 2),
         ("formats", ["two-pass bound"] * 4),
+        ("writing", ["h5py, gzip", "the same without checksums", "cp"]),
         ("sparse", ["two-pass bound", "AnnData backed, rows in random order"]),
         ("remote", ["download of the file"] * 2),
     ],

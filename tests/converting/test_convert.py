@@ -235,6 +235,11 @@ def test_the_commands(tmp_path):
     assert done.exit_code == 0, done.output
     with epochal.open(tmp_path / "t.h5") as ds:
         assert ds["X"][:].tolist() == [[1, 2], [3, 4]]
+    (tmp_path / "u.csv").write_text("1,2\n3,4\n")
+    done = run("convert", tmp_path / "u.csv", tmp_path / "u.h5", "--no-header")
+    assert done.exit_code == 0, done.output
+    with epochal.open(tmp_path / "u.h5") as ds:
+        assert ds["c1"][:].tolist() == [2, 4]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ __all__ = ["command"]
 )
 @click.option("--size", metavar="HxW", help="Scale images to this height and width.")
 @click.option("--mode", help="Of images, as Pillow names it: RGB, L, ...")
+@click.option("--no-header", is_flag=True, help="The first line of a CSV file is a row.")
+@click.option("--axis", type=int, help="Of MATLAB's arrays: the axis of rows; -1 is the last [0].")
 def command(
     src: str,
     dst: str,
@@ -32,6 +34,8 @@ def command(
     stack: tuple[str, ...],
     size: str | None,
     mode: str | None,
+    no_header: bool,
+    axis: int | None,
     **how: Any,
 ) -> None:
     """Write the rows of SRC to DST in another form: compressed otherwise, in other chunks, or in
@@ -40,8 +44,19 @@ def command(
     SRC is whatever `epochal info` reads, or a CSV, Parquet, Arrow or MATLAB file, or a folder of
     images. DST appears whole, or not at all.
     """
-    reading = {"format": format, "mode": mode, "stack": _stacks(stack), "size": _size(size)}
-    given = writing.form(**how) | {name: value for name, value in reading.items() if value}
+    reading: dict[str, Any] = {
+        "format": format,
+        "mode": mode,
+        "stack": _stacks(stack) or None,
+        "size": _size(size),
+    }
+    if no_header:
+        reading["header"] = False
+    if axis is not None:
+        reading["axis"] = axis
+    given = writing.form(**how) | {
+        name: value for name, value in reading.items() if value is not None
+    }
     writing.print_written(epochal.convert(src, dst, **given), as_json=as_json)
 
 

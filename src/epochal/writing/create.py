@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ __all__ = [
     "FLAVOURS",
     "append",
     "create",
-    "recover_all",
     "resumed",
     "specs_for",
     "start",
@@ -371,40 +369,6 @@ KINDS: tuple[tuple[tuple[str, ...], _Kind], ...] = (
     ((zarr.DOCUMENT,), _Kind(zarr.recover, zarr.specs_in, ZarrContainer.open_to_append)),
     (("\x89HDF\r\n\x1a\n",), _Kind(hdf5.recover, hdf5.specs_in, HDF5Container.open_to_append)),
 )
-
-
-def recover_all(target: Any) -> None:
-    """Finish or undo what killed writers left of changes to files of this machine, before they are
-    read. Costs some ``stat`` a file, and of a folder its listing.
-    """
-    if isinstance(target, list | tuple):
-        for each in target:
-            recover_all(each)
-        return
-    if not isinstance(target, str | os.PathLike):
-        return
-    path = os.fspath(target)
-    if "://" in path:
-        return
-    if not os.path.exists(path):
-        for each in glob(path):
-            recover_all(each)
-        return
-    path = os.path.realpath(path)
-    _recover(path)
-    if os.path.isdir(path):
-        for name in os.listdir(path):
-            stem = name.partition(".epochal-journal")[0]
-            if stem != name and stem:
-                _recover(os.path.join(path, stem[1:]))
-
-
-def _recover(path: str) -> None:
-    if os.path.isdir(path):
-        npy.recover(path)  # as Zarr's: a folder has one journal
-    else:
-        npy.recover(path)
-        hdf5.recover(path)
 
 
 def _begins_with(path: str, marks: Sequence[str]) -> bool:

@@ -1,0 +1,43 @@
+"""What killed writers left of changes, finished or undone before anybody reads it."""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+from typing import Any
+
+from epochal.writing import npy, transaction
+
+__all__ = ["recover_all"]
+
+
+def recover_all(target: Any) -> None:
+    """Finish or undo what killed writers left of changes to files of this machine, before they are
+    read. Costs some ``stat`` a file, and of a folder its listing.
+    """
+    if isinstance(target, list | tuple):
+        for each in target:
+            recover_all(each)
+        return
+    if not isinstance(target, str | os.PathLike):
+        return
+    path = os.fspath(target)
+    if "://" in path:
+        return
+    if not os.path.exists(path):
+        for each in glob(path):
+            recover_all(each)
+        return
+    path = os.path.realpath(path)
+    _recover(path)
+    if os.path.isdir(path):
+        for name in os.listdir(path):
+            stem = name.partition(".epochal-journal")[0]
+            if stem != name and stem:
+                _recover(os.path.join(path, stem[1:]))
+
+
+def _recover(path: str) -> None:
+    npy.recover(path)  # as Zarr's: a folder has one journal
+    if not os.path.isdir(path):
+        transaction.recover(path, transaction.journal_of(path))
