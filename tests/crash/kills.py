@@ -301,7 +301,7 @@ def at_each_call(case: Case, folder: Path, *, step: int = 1) -> int:
 
 
 def at_moments(case: Case, folder: Path, moments: int, rng: np.random.Generator) -> int:
-    """Kill larger runs at random moments; how many were still running."""
+    """Kill larger runs at random moments, until so many were still running; how many were begun."""
     place = folder / "whole"
     place.mkdir()
     case.prepare(place, LARGE)
@@ -309,8 +309,9 @@ def at_moments(case: Case, folder: Path, moments: int, rng: np.random.Generator)
     assert ended(forked(lambda: case.run(place, LARGE)))
     seconds = time.perf_counter() - began
     shutil.rmtree(place)
-    killed = 0
-    for n in range(moments):
+    killed, n = 0, 0
+    while killed < moments:
+        n += 1
         place = folder / str(n)
         place.mkdir()
         case.prepare(place, LARGE)
@@ -320,7 +321,7 @@ def at_moments(case: Case, folder: Path, moments: int, rng: np.random.Generator)
         killed += not ended(pid)
         after_a_kill(case, place, LARGE)
         shutil.rmtree(place)
-    return killed
+    return n
 
 
 def told(moments: int, only: str) -> Iterator[str]:
@@ -329,8 +330,8 @@ def told(moments: int, only: str) -> Iterator[str]:
     for case in cases():
         if only in case.name:
             with tempfile.TemporaryDirectory() as folder:
-                killed = at_moments(case, Path(folder), moments, rng)
-                yield f"{case.name}: {moments} kills, {killed} before the end, 0 wrong"
+                begun = at_moments(case, Path(folder), moments, rng)
+                yield f"{case.name}: {moments} of {begun} runs killed, 0 wrong, 0 left over"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import epochal
 from epochal.errors import TargetError
 from epochal.writing.transaction import Transaction, edit_bytes, journal_of, recover
 
@@ -108,9 +110,134 @@ def test_a_journal_of_another_file_is_not_applied(tmp_path):
     transaction.close()
     with open(path, "wb") as file:
         file.write(b"another, shorter")
-    with pytest.raises(TargetError, match=r"another file was put in its place. Remove"):
+    with pytest.raises(TargetError, match=r"another was put in its place. Remove"):
         recover(path, journal_of(path))
     assert content_of(path) == b"another, shorter"
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("impostor", [b"short", bytes(40_000)])
+def test_no_journal_changes_another_file(tmp_path, monkeypatch, committed, impostor):
+    path, transaction = begun(tmp_path)
+    transaction.pwrite(b"new", 5)
+    transaction.pwrite(b"behind", len(OLD))
+    if committed:
+        with monkeypatch.context() as patch:
+            patch.setattr(Transaction, "_end_journal", lambda self: None)
+            transaction.commit()
+    transaction.close()
+    with open(path, "wb") as file:
+        file.write(impostor)
+    with pytest.raises(TargetError, match="another was put in its place"):
+        recover(path, journal_of(path))
+    assert content_of(path) == impostor
+
+
+def test_a_replaced_file_outlives_the_journal_of_the_old_one(tmp_path):
+    """A kill while it grew, then another in its place: by `create`, and by another program."""
+    path = str(tmp_path / "x.h5")
+    small_file(path)
+    for by_us in (True, False):
+        transaction = Transaction(path, journal_of(path))
+        transaction.pwrite(bytes(500), os.path.getsize(path))
+        transaction.close()
+        new = np.arange(5000)
+        if by_us:
+            with epochal.create(path, {"X": ((), "i8")}, overwrite=True) as writer:
+                writer.append(X=new)
+            with epochal.open(path) as ds:
+                assert np.array_equal(ds["X"][:], new)
+        else:
+            with h5py.File(tmp_path / "y.h5", "w") as file:
+                file["X"] = new
+            os.replace(tmp_path / "y.h5", path)
+            with pytest.raises(TargetError, match="Remove the journal"):
+                epochal.open(path)
+            os.unlink(journal_of(path))
+            with epochal.open(path) as ds:
+                assert np.array_equal(ds["X"][:], new)
+
+
+def test_a_journal_that_is_gone_when_its_lock_is_had(tmp_path, monkeypatch):
+    """Another process mends the file, and a third one changes it, between open and lock."""
+    path, transaction = begun(tmp_path)
+    transaction.pwrite(b"behind", len(OLD))
+    transaction.close()
+    real, calls = fcntl.flock, []
+
+    def late(fd, how):
+        calls.append(fd)
+        if len(calls) == 1:
+            assert recover(path, journal_of(path)) == "undone"
+            edit_bytes(path, journal_of(path), [(len(OLD), b"of the third")])
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert recover(path, journal_of(path)) is None
+    assert content_of(path) == OLD + b"of the third"
+
+
+def test_many_open_what_was_killed(tmp_path):
+    """None of them fails, since it takes but a moment to mend."""
+    path = str(tmp_path / "x.h5")
+    small_file(path)
+    for _ in range(5):
+        transaction = Transaction(path, journal_of(path))
+        transaction.pwrite(bytes(500), os.path.getsize(path))
+        transaction.close()
+        pids = []
+        for _ in range(6):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    with epochal.open(path) as ds:
+                        status = len(ds) != 40
+                finally:
+                    os._exit(status)
+            pids.append(pid)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 6
+
+
+def test_two_that_change_one_file(tmp_path):
+    path, first = begun(tmp_path)
+    second = Transaction(path, journal_of(path))
+    first.pwrite(b"behind", len(OLD))
+    first.commit()
+    with pytest.raises(TargetError, match="has written it meanwhile"):
+        second.pwrite(b"also behind", len(OLD))
+    second.close()
+    first.close()
+    assert content_of(path) == OLD + b"behind"
+
+
+def test_a_file_made_longer_is_cut_again(tmp_path):
+    path, transaction = begun(tmp_path)
+    transaction.truncate(20_000)
+    transaction.close()
+    assert recover(path, journal_of(path)) == "undone"
+    assert content_of(path) == OLD
+
+
+def test_a_commit_that_has_no_room_is_none(tmp_path, monkeypatch):
+    path, transaction = begun(tmp_path)
+    transaction.pwrite(b"new", 5)
+    transaction.pwrite(b"behind", len(OLD))
+    real = os.pwrite
+
+    def full(fd, data, at):
+        if bytes(data[:8]) == b"commit\0\0":
+            raise OSError(28, "No space left on device")
+        return real(fd, data, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(TargetError, match="the disk is full"):
+            transaction.commit()
+    transaction.rollback()
+    transaction.close()
+    assert content_of(path) == OLD
+    assert os.listdir(tmp_path) == ["x.bin"]
 
 
 @pytest.mark.parametrize("content", [b"", b"epochal jou", b"\0" * 200])

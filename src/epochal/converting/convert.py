@@ -20,6 +20,7 @@ from epochal.errors import FormatError, MismatchError
 from epochal.progress import row_bar
 from epochal.view import RaggedView
 from epochal.writing.create import DEFAULT, resumed, specs_for, start
+from epochal.writing.recovery import recover_all
 from epochal.writing.spec import SourceSpec
 from epochal.writing.target import Target, partial_of, writing_to
 
@@ -351,6 +352,7 @@ def _write(
     specs = specs_for(origin.sources, rows=origin.rows, flavour=flavour, **form)
     job |= {"specs": [repr(spec) for spec in specs], "rows": origin.rows, "flavour": flavour}
     step = _step(specs, budget)
+    recover_all(dst)
     target = Target(dst, overwrite=overwrite)
     first = 0
     try:

@@ -20,6 +20,7 @@ from epochal.writing.container import Container, Progress
 from epochal.writing.flavour import Flavour, check_attributes
 from epochal.writing.hdf5 import HDF5Container
 from epochal.writing.npy import NpyContainer
+from epochal.writing.recovery import recover_all
 from epochal.writing.spec import Compression, SourceSpec, chunk_rows_for
 from epochal.writing.structures import packed
 from epochal.writing.target import InPlace, Target
@@ -124,6 +125,7 @@ def create(
         flavour=flavour,
     )
     kept = check_attributes(attrs or {})
+    recover_all(path)
     target = Target(path, overwrite=overwrite)
     try:
         target.clean()

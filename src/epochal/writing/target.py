@@ -19,7 +19,7 @@ from pathlib import Path
 from epochal.errors import TargetError, TargetExistsError
 from epochal.stores.manifest import sidecar_of
 
-__all__ = ["InPlace", "Lock", "Target", "partial_of", "told", "writing_to"]
+__all__ = ["InPlace", "Lock", "Target", "is_at", "partial_of", "told", "writing_to"]
 
 AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
@@ -84,7 +84,7 @@ class Lock:
                     raise TargetError(
                         f"{path}: another process is writing it: wait, or give another name"
                     ) from None
-                if _same(fd, self._file):
+                if is_at(fd, self._file):
                     self._fd = fd
                 else:
                     os.close(fd)  # whoever had it has removed it since
@@ -193,6 +193,10 @@ class Target:
             # Checksums of what will be there no more; the new ones come after what they are of.
             if self._overwrite:
                 remove(sidecar_of(self.path))
+            # Of changes to a file that will be there no more (`recover_all` has seen to them).
+            folder, name = os.path.split(self.path)
+            for journal in (".epochal-journal", ".epochal-journal.json"):
+                remove(os.path.join(folder, f".{name}{journal}"))
             if not self._overwrite:
                 self._publish_new()
             elif os.path.isdir(self.path) or os.path.isdir(self.partial):
@@ -263,7 +267,8 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def _same(fd: int, path: str) -> bool:
+def is_at(fd: int, path: str) -> bool:
+    """Whether an open file is the one at a path."""
     mine = os.fstat(fd)
     try:
         there = os.stat(path)

@@ -6,7 +6,8 @@ first. A kill before the journal is whole leaves the old file, with something pa
 `recover` cuts off; a kill after it leaves a journal from which `recover` makes the new one. The
 journal is a file beside the file::
 
-    "epochal journal 1\\n", old size, CRC-32 of the two                    from the beginning
+    "epochal journal 1\\n", old size, sums of the first and the last page
+    below it, CRC-32 of all that                                          from the beginning
     then, appended at commit, for each run of pages: offset, length, bytes
     "commit", new size, number of runs, CRC-32 of all records              or it was not committed
 
@@ -19,22 +20,24 @@ import fcntl
 import io
 import os
 import struct
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from epochal.errors import TargetError
 from epochal.stores.manifest import crc32
-from epochal.writing.target import sync_folder, told, writing_to
+from epochal.writing.target import is_at, sync_folder, told, writing_to
 
 __all__ = ["Transaction", "edit_bytes", "journal_of", "recover"]
 
 MAGIC = b"epochal journal 1\n"
-HEAD = struct.Struct("<QI")  # old size, sum of magic and size
+HEAD = struct.Struct("<QIII")  # old size, sums of its first and last page, sum of all that
 RUN = struct.Struct("<QQ")  # offset, length
 COMMIT = struct.Struct("<8sQQI")  # mark, new size, number of runs, sum of all records before
 MARK = b"commit\0\0"
 PAGE_BYTES = 4096
+WAIT_SECONDS = 2.0  # for another process that mends the same file, which takes milliseconds
 
 
 def journal_of(path: str) -> str:
@@ -133,6 +136,8 @@ class Transaction(io.RawIOBase):
         end = self._at if size is None else size
         with suppress(TargetError), self._remembering():
             self._fill_gap(end)
+            if end > self._base:
+                self._begin()
             os.ftruncate(self._fd, max(end, self._base))
         self._size = end
         return end
@@ -201,9 +206,11 @@ class Transaction(io.RawIOBase):
         if self._journal >= 0 or not self._base:
             return
         self._journal = _locked(self._journal_path, self._path)
+        if os.fstat(self._fd).st_size != self._base:
+            raise TargetError(f"{self._path}: another process has written it meanwhile")
         os.ftruncate(self._journal, 0)
-        size = struct.pack("<Q", self._base)
-        _write_all(self._journal, MAGIC + HEAD.pack(self._base, crc32(MAGIC + size)), 0)
+        head = MAGIC + HEAD.pack(self._base, *_marks(self._fd, self._base), 0)[:-4]
+        _write_all(self._journal, head + struct.pack("<I", crc32(head)), 0)
         os.fsync(self._journal)
         sync_folder(os.path.dirname(os.path.abspath(self._path)))
 
@@ -232,8 +239,7 @@ class Transaction(io.RawIOBase):
         """Journal the pages, then write them where they belong."""
         at = len(MAGIC) + HEAD.size
         total, count = 0, 0
-        runs = list(self._runs())
-        for offset, data in runs:
+        for offset, data in self._runs():
             record = RUN.pack(offset, len(data)) + data
             total = crc32(struct.pack("<I", total) + struct.pack("<I", crc32(record)))
             _write_all(self._journal, record, at)
@@ -243,9 +249,15 @@ class Transaction(io.RawIOBase):
         head = struct.pack("<8sQQ", MARK, self._size, count)
         total = crc32(struct.pack("<I", total) + head)
         self._redoing = True  # from here on it may be committed, and is for `recover` to finish
-        _write_all(self._journal, head + struct.pack("<I", total), at)
-        os.fsync(self._journal)
-        for offset, data in runs:
+        try:
+            _write_all(self._journal, head + struct.pack("<I", total), at)
+            os.fsync(self._journal)
+        except OSError:
+            os.ftruncate(self._journal, at)
+            os.fsync(self._journal)
+            self._redoing = False  # it is not: so it can be undone
+            raise
+        for offset, data in self._runs():
             _write_all(self._fd, data, offset)
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
@@ -330,15 +342,48 @@ def _write_all(fd: int, data: Any, at: int) -> None:
         view, at = view[n:], at + n
 
 
+def _marks(fd: int, size: int) -> tuple[int, int]:
+    """Sums of the first and the last page below a size: whether a file is the one that it was."""
+    last = max(size - PAGE_BYTES, 0)
+    return crc32(os.pread(fd, min(PAGE_BYTES, size), 0)), crc32(os.pread(fd, size - last, last))
+
+
 def _locked(journal: str, path: str) -> int:
     """The journal, opened and locked, made where it is not there."""
-    fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise _busy(path) from None
+        if is_at(fd, journal):
+            return fd
+        os.close(fd)  # whoever had it has ended, and removed it
+
+
+def _found(journal: str, path: str) -> int | None:
+    """The journal that is there, locked; None where it is gone, maybe since another mended it."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            fd = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(fd, journal):
+                return fd
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(fd)
+                raise _busy(path) from None
+            time.sleep(0.01)
         os.close(fd)
-        raise TargetError(f"{path}: another process is writing it: wait until it is done") from None
-    return fd
+
+
+def _busy(path: str) -> TargetError:
+    return TargetError(f"{path}: another process is writing it: wait until it is done")
 
 
 class _Committed(NamedTuple):
@@ -361,7 +406,9 @@ def recover(path: str, journal: str) -> str | None:
     if not os.path.exists(journal):
         return None
     with writing_to(path):
-        fd = _locked(journal, path)
+        fd = _found(journal, path)
+        if fd is None:
+            return None
         try:
             done = _recover(path, journal, fd)
             os.unlink(journal)
@@ -373,8 +420,8 @@ def recover(path: str, journal: str) -> str | None:
 
 def _recover(path: str, journal: str, fd: int) -> str | None:
     head = os.pread(fd, len(MAGIC) + HEAD.size, 0)
-    old_size = _old_size(head)
-    if old_size is None:
+    old = _old_file(head)
+    if old is None:
         return None  # killed before it had changed anything
     if not os.path.exists(path):
         raise TargetError(f"{journal}: what it is the journal of is gone: remove it")
@@ -383,14 +430,13 @@ def _recover(path: str, journal: str, fd: int) -> str | None:
         size = os.fstat(file).st_size
         committed = _read_commit(fd, len(head))
         if committed is None:
-            if size < old_size:
-                raise TargetError(
-                    f"{path} has {size} bytes, its journal is of a file of {old_size}: another "
-                    f"file was put in its place. Remove {journal}"
-                )
-            os.ftruncate(file, old_size)
+            if size < old.size or _marks(file, old.size) != old.marks:
+                raise _another(path, journal)
+            os.ftruncate(file, old.size)
             os.fsync(file)
-            return "undone" if size > old_size else None
+            return "undone" if size > old.size else None
+        if not _is_of(file, size, old, committed, fd):
+            raise _another(path, journal)
         for offset, at, n in committed.runs:
             _write_all(file, os.pread(fd, n, at), offset)
         os.ftruncate(file, committed.new_size)
@@ -400,11 +446,49 @@ def _recover(path: str, journal: str, fd: int) -> str | None:
         os.close(file)
 
 
-def _old_size(head: bytes) -> int | None:
+def _another(path: str, journal: str) -> TargetError:
+    return TargetError(
+        f"{path} is not the file that {journal} is the journal of: another was put in its place. "
+        "Remove the journal"
+    )
+
+
+def _is_of(file: int, size: int, old: _Old, committed: _Committed, journal: int) -> bool:
+    """Whether a file is what a change was made to, or is half done: its first or its last page is
+    still as it was, or as it is to be.
+    """
+    if size < min(old.size, committed.new_size):
+        return False
+    if any(mine == due for mine, due in zip(_marks(file, old.size), old.marks, strict=True)):
+        return True
+    begins = (0, max(old.size - PAGE_BYTES, 0))
+    return any(_is_done(file, begin, old.size, committed, journal) for begin in begins)
+
+
+def _is_done(file: int, begin: int, size: int, committed: _Committed, journal: int) -> bool:
+    """Whether a page was to be changed, and is."""
+    there = os.pread(file, min(PAGE_BYTES, size - begin), begin)
+    page, touched = bytearray(there), False
+    for offset, at, n in committed.runs:
+        low, high = max(offset, begin), min(offset + n, begin + len(page))
+        if low < high:
+            touched = True
+            page[low - begin : high - begin] = os.pread(journal, high - low, at + low - offset)
+    return touched and bytes(page) == there
+
+
+class _Old(NamedTuple):
+    """The file before a change."""
+
+    size: int
+    marks: tuple[int, int]
+
+
+def _old_file(head: bytes) -> _Old | None:
     if len(head) < len(MAGIC) + HEAD.size or not head.startswith(MAGIC):
         return None
-    size, total = HEAD.unpack_from(head, len(MAGIC))
-    return int(size) if total == crc32(head[: len(MAGIC) + 8]) else None
+    size, first, last, total = HEAD.unpack_from(head, len(MAGIC))
+    return _Old(int(size), (first, last)) if total == crc32(head[:-4]) else None
 
 
 def _read_commit(fd: int, at: int) -> _Committed | None:
