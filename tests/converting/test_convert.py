@@ -18,7 +18,7 @@ import epochal
 from epochal import schemes
 from epochal.cli import app
 from epochal.converting import convert as convert_module
-from epochal.errors import DamageError, MismatchError, TargetExistsError
+from epochal.errors import DamageError, MismatchError, SourceNameError, TargetExistsError
 
 OUT = {"hdf5": "out.h5", "pytables": "out.h5", "zarr": "out.zarr", "npy": "out"}
 
@@ -201,6 +201,13 @@ def test_rows_of_varying_length(tmp_path):
         file.create_dataset("r", (3,), h5py.vlen_dtype("i4"))
     with pytest.raises(MismatchError, match="rows of varying length, which cannot be written"):
         epochal.convert(tmp_path / "x.h5", tmp_path / "out.h5")
+
+
+def test_nothing_to_write(tmp_path):
+    h5py.File(tmp_path / "x.h5", "w").close()
+    with pytest.raises(SourceNameError, match="holds no source: see epochal info"):
+        epochal.convert(tmp_path / "x.h5", tmp_path / "out.h5")
+    assert os.listdir(tmp_path) == ["x.h5"]
 
 
 def test_an_open_dataset_and_its_view(tmp_path):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from epochal import sizes
 from epochal.converting.inputs import Input, open_input
 from epochal.dataset import Dataset, open_dataset
-from epochal.errors import FormatError, MismatchError
+from epochal.errors import FormatError, MismatchError, SourceNameError
 from epochal.progress import row_bar
 from epochal.view import RaggedView
 from epochal.writing.create import DEFAULT, resumed, specs_for, start
@@ -78,6 +78,8 @@ class _FromDataset:
     """Rows of a dataset in the order of a scheme."""
 
     def __init__(self, ds: Dataset, scheme: str, seed: int | None, **how: Any) -> None:
+        if not ds.sources:
+            raise SourceNameError(f"{ds.store.name} holds no source: see epochal info")
         for name, view in ds.sources.items():
             if isinstance(view, RaggedView):
                 raise MismatchError(
