@@ -38,13 +38,16 @@ LAYERS = {
     "view": 6,
     "splits": 5,
     "editing": 6,
+    "choosing": 6,
+    "finish": 6,
     "dataset": 7,
+    "opening": 8,
     "limits": 7,
-    "converting": 8,
-    "datasets": 8,
-    "frameworks": 8,
-    "cli": 9,
-    "testing": 9,
+    "converting": 9,
+    "datasets": 9,
+    "frameworks": 9,
+    "cli": 10,
+    "testing": 10,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("h5py", "imagecodecs", "hdf5plugin", "click", "rich", "scipy", "sklearn", "torch", "zarr")
@@ -103,7 +106,7 @@ def test_imports_point_one_way(path):
     for name in imports(path):
         theirs = part(name)
         if theirs is None:
-            assert LAYERS[own] >= 8, f"{dotted(path)} imports the face, which is above it"
+            assert LAYERS[own] >= 9, f"{dotted(path)} imports the face, which is above it"
         elif theirs != own:
             assert LAYERS[theirs] < LAYERS[own], f"{dotted(path)} imports {name}, not below it"
 

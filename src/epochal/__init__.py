@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from epochal.batches import Batches
     from epochal.converting.convert import convert, shuffle
     from epochal.converting.verifying import verify
-    from epochal.dataset import Dataset, from_arrays
-    from epochal.dataset import open_dataset as open
+    from epochal.dataset import Dataset
+    from epochal.opening import from_arrays
+    from epochal.opening import open_dataset as open
     from epochal.plan.plan import Plan
     from epochal.writing.create import append, create
 
@@ -42,10 +43,10 @@ _PUBLIC = {
     "append": ("epochal.writing.create", "append"),
     "convert": ("epochal.converting.convert", "convert"),
     "create": ("epochal.writing.create", "create"),
-    "from_arrays": ("epochal.dataset", "from_arrays"),
+    "from_arrays": ("epochal.opening", "from_arrays"),
     "shuffle": ("epochal.converting.convert", "shuffle"),
     "verify": ("epochal.converting.verifying", "verify"),
-    "open": ("epochal.dataset", "open_dataset"),
+    "open": ("epochal.opening", "open_dataset"),
 }
 _MODULES = ("errors", "schemes", "sizes")
 

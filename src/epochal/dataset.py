@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
-import keyword
 import os
-import re
-from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import ArrayLike, NDArray
 
 from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
-from epochal.changes import ChangedStore
+from epochal.choosing import pick
 from epochal.errors import (
-    EpochalError,
     MismatchError,
     SchemeError,
     SourceNameError,
-    UnsafeError,
 )
 from epochal.execute.probe import Measured, default_threads
-from epochal.execute.scratch import scratch_folder
+from epochal.finish import Finish
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
-from epochal.ragged import Block, check_form, form_of
+from epochal.ragged import check_form
 from epochal.schemes.piles import KeyOrder
-from epochal.splits import splits_of, take_split
-from epochal.stores import open_store
-from epochal.stores.columns import column_of, columns_in
-from epochal.stores.memory import ArrayStore
-from epochal.stores.ragged import RaggedSource, columns_of
-from epochal.stores.sparse import pair
-from epochal.stores.store import AnySource, Other, Store, largest_group
+from epochal.splits import splits_of
+from epochal.stores.ragged import RaggedSource
+from epochal.stores.store import AnySource, Other, Store
 from epochal.view import RaggedView, Selection, SourceView
-from epochal.writing.recovery import recover_all
 
-__all__ = ["Dataset", "from_arrays", "open_dataset"]
+__all__ = ["Dataset"]
 
 MIX_BYTES = 64 << 20
 SAVE_BYTES = 4 << 20
@@ -272,7 +260,7 @@ class Dataset:
             made,
             settings,
             selection=self._selection,
-            finish=_Finish(tuple(chosen), self._functions, ragged),
+            finish=Finish(tuple(chosen), self._functions, ragged),
             finish_is_cheap=not self._functions and ragged == "offsets",
             measured=self._measured,
         )
@@ -303,7 +291,8 @@ class Dataset:
 
         Holds 8 bytes a row.
 
-        >>> train, valid = from_arrays(X=np.arange(10)).split(0.8)
+        >>> import epochal
+        >>> train, valid = epochal.from_arrays(X=np.arange(10)).split(0.8)
         >>> len(train), len(valid)
         (8, 2)
         """
@@ -390,80 +379,6 @@ class Dataset:
         self.close()
 
 
-class _Finish:
-    """Makes the named tuple, and applies functions to it."""
-
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        functions: tuple[Callable[[Any], Any], ...],
-        ragged: str = "offsets",
-    ) -> None:
-        self._names = names
-        self._ragged = ragged
-        self._functions = functions
-        self._type = _tuple_type(names)
-
-    def __call__(self, arrays: tuple[NDArray[Any] | Block, ...]) -> Any:
-        batch = self._type(*map(self._form, arrays))
-        for function in self._functions:
-            batch = function(batch)
-        return batch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Finish, (self._names, self._functions, self._ragged)
-
-    def _form(self, rows: NDArray[Any] | Block) -> Any:
-        return form_of(rows.rows(), self._ragged) if isinstance(rows, Block) else rows
-
-
-def _tuple_type(names: tuple[str, ...]) -> Any:
-    """A named tuple type; fields are the last parts of the names where those are distinct
-    identifiers.
-    """
-    last = [re.split("[/:]", name)[-1] for name in names]
-    short = last if len(set(last)) == len(last) else [re.sub("[/:]", "_", name) for name in names]
-    fields = [
-        name
-        if name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
-        else f"source_{k}"
-        for k, name in enumerate(short)
-    ]
-    if len(set(fields)) < len(fields):
-        fields = [f"source_{k}" for k in range(len(fields))]
-    return namedtuple("Batch", fields)
-
-
-def pick(name: str, sources: Mapping[str, AnySource], store: Store) -> AnySource:
-    """A source by its name, with or without a leading slash; a column of a table by
-    ``"table:column"``.
-    """
-    for known in (sources, store.sources):
-        for candidate in (name, name.strip("/")):
-            if candidate in known:
-                return known[candidate]
-            table, colon, field = candidate.partition(":")
-            found = known.get(table) if colon else None
-            if found is not None and not isinstance(found, RaggedSource):
-                column = column_of(found, field)
-                if column is not None:
-                    return column
-    for other in store.others:
-        if other.name.strip("/") == name.strip("/"):
-            kind = UnsafeError if other.unsafe else SourceNameError
-            raise kind(f"{name!r} of {store.name} cannot be a source: {other.why}")
-    names = [*sources, *store.sources]
-    for table, source in store.sources.items():
-        names += [f"{table}:{column}" for column in columns_in(source.layout.dtype)]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else f"there are {', '.join(dict.fromkeys(names)) or 'none'}"
-    )
-    raise SourceNameError(f"no source {name!r} in {store.name}: {hint}")
-
-
 def _unequal(lengths: Mapping[str, int]) -> MismatchError:
     told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
     return MismatchError(
@@ -489,157 +404,3 @@ def _chunk_rows(layout: Layout | RaggedLayout) -> int:
         return layout.chunk_rows
     column = next(iter(layout.columns.values()))
     return max(1, column.chunk_rows * layout.n_rows // max(column.n_rows, 1))
-
-
-def open_dataset(
-    target: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    *,
-    sources: Iterable[str] | None = None,
-    aliases: Mapping[str, str | tuple[str, str]] | None = None,
-    spaces: None = None,
-    split: str | None = None,
-    load_all: bool = False,
-    mode: str = "r",
-    backend: str = "auto",
-    allow: Sequence[str] = (),
-    untrusted: bool = False,
-) -> Dataset:
-    """Open a file as it lies; nothing is read but its index, and nothing is ever written to it.
-
-    Parameters
-    ----------
-    target
-        A file: HDF5 of any writer, ``.npy``, ``.npz``; a Zarr folder or archive. Several of them as
-        one, rows one after another: a list, a pattern (``"part-*.h5"``) or a folder, in natural
-        order of their names.
-    sources
-        Names of the datasets that rows are made of, by path (``"train/X"``). None takes those whose
-        first axis agrees with the largest group of datasets.
-    aliases
-        Other names of sources: ``{"images": "train/X"}``. A pair of names makes rows of varying
-        length of values and offsets: ``{"tokens": ("values", "offsets")}``.
-    split
-        A part of the rows, by name: of the file's own table of splits (Fuel's ``split`` attribute),
-        or the sources of a group, without its name (``train/X`` as ``X``).
-    load_all
-        Decode everything into memory now.
-    mode
-        ``"r"``: nothing can be assigned to. ``"c"``: copy on write, ``ds["X"][rows] = values``
-        changes what this process sees, on scratch, and never the file; `Dataset.save` writes it
-        out. ``"r+"``: the same changes the file in place, whole chunks through a journal beside it.
-    allow
-        What is refused by default and shall not be: see the errors that name it.
-    untrusted
-        Index the file in a child process, so that a file that crashes libhdf5 is an exception.
-
-    Raises
-    ------
-    FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
-    """
-    _only_default(spaces=(spaces, None))
-    if load_all and mode != "r":
-        raise MismatchError(
-            f"load_all=True loads what is there for reading; mode={mode!r}: one of both"
-        )
-    recover_all(target)
-    store = _store(target, mode, backend=backend, allow=tuple(allow), untrusted=untrusted)
-    try:
-        known, rows = take_split(store, split)
-        dataset = Dataset(
-            store, _choose_sources(store, known, sources, aliases or {}), selection=rows
-        )
-        if load_all:
-            loaded = _loaded(dataset)
-            store.close()
-            return loaded
-        return dataset
-    except EpochalError:
-        store.close()
-        raise
-
-
-def _store(target: Any, mode: str, **how: Any) -> Store:
-    """The store, and what lets its sources be assigned to."""
-    if mode == "r":
-        return open_store(target, **how)
-    if mode == "c":
-        return ChangedStore(open_store(target, **how), scratch_folder(None))
-    if mode != "r+":
-        raise MismatchError(f"mode={mode!r} is not one of: 'r', 'c', 'r+'")
-    if not isinstance(target, str | os.PathLike) or not os.path.exists(target):
-        raise MismatchError(
-            f"mode='r+' changes one file or folder of this machine: {target!r} is none; "
-            "mode='c' changes what this process sees"
-        )
-    path = os.path.realpath(os.fspath(target))
-    edited = import_module("epochal.editing").EditedStore  # which loads h5py
-    store: Store = edited(path, lambda: open_store(path, **how))
-    return store
-
-
-def _choose_sources(
-    store: Store,
-    known: Mapping[str, AnySource],
-    sources: Iterable[str] | None,
-    aliases: Mapping[str, str | tuple[str, str]],
-) -> dict[str, AnySource]:
-    """The sources that rows are made of, by the names that the caller gives them."""
-    named = {alias: _aliased(alias, target, known, store) for alias, target in aliases.items()}
-    if sources is not None:
-        names = [sources] if isinstance(sources, str) else list(sources)
-        chosen = {n: named[n] if n in named else pick(n, known, store) for n in names}
-        new = {id(source): alias for alias, source in named.items()}
-        return {new.get(id(source), name): source for name, source in chosen.items()}
-    taken = {id(part) for source in named.values() for part in (source, *columns_of(source))}
-    rest = {n: source for n, source in known.items() if id(source) not in taken}
-    return largest_group({**named, **rest})
-
-
-def _aliased(
-    alias: str, target: str | tuple[str, str], known: Mapping[str, AnySource], store: Store
-) -> AnySource:
-    if isinstance(target, str):
-        return pick(target, known, store)
-    try:
-        values, offsets = (pick(name, known, store) for name in target)
-    except (TypeError, ValueError):
-        raise MismatchError(
-            f"aliases={{{alias!r}: {target!r}}}: give a name, or a pair of values and offsets"
-        ) from None
-    if isinstance(values, RaggedSource) or isinstance(offsets, RaggedSource):
-        raise MismatchError(f"{alias!r}: values and offsets are arrays of their own: {target!r}")
-    return pair(alias, values, offsets)
-
-
-def _loaded(dataset: Dataset) -> Dataset:
-    """The same rows in memory."""
-    sources: dict[str, AnySource] = {}
-    for name, view in dataset.sources.items():
-        if isinstance(view, RaggedView):
-            sources[name] = view.loaded()
-        else:
-            sources |= ArrayStore({name: view[:]}).sources
-    store = ArrayStore({})
-    store.sources = sources
-    return Dataset(store, sources)
-
-
-def _only_default(**arguments: tuple[Any, Any]) -> None:
-    for name, (given, default) in arguments.items():
-        if given != default:
-            raise MismatchError(
-                f"{name}={given!r}: this version of epochal knows only {name}={default!r}"
-            )
-
-
-def from_arrays(arrays: Mapping[str, ArrayLike] | None = None, /, **named: ArrayLike) -> Dataset:
-    """Arrays in memory as a dataset: for tests and small data.
-
-    >>> ds = from_arrays(X=np.arange(6).reshape(3, 2), y=np.array([0, 1, 0]))
-    >>> len(ds), ds["X"][[2, 0, 2]].tolist()
-    (3, [[4, 5], [0, 1], [4, 5]])
-    """
-    store = ArrayStore(
-        {name: np.asarray(array) for name, array in {**(arrays or {}), **named}.items()}
-    )
-    return Dataset(store, store.sources)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from epochal import sizes
 from epochal.converting.inputs import Input, open_input
-from epochal.dataset import Dataset, open_dataset
+from epochal.dataset import Dataset
 from epochal.errors import FormatError, MismatchError, SourceNameError
+from epochal.opening import open_dataset
 from epochal.progress import row_bar
 from epochal.view import RaggedView
 from epochal.writing.create import DEFAULT, resumed, specs_for, start

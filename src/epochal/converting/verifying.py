@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal import sizes
-from epochal.dataset import Dataset, open_dataset
+from epochal.dataset import Dataset
 from epochal.errors import BudgetError, DamageError, EpochalError, MismatchError, TargetError
 from epochal.execute.pool import Pool
 from epochal.execute.probe import default_threads
+from epochal.opening import open_dataset
 from epochal.progress import row_bar
 from epochal.stores.manifest import Manifest, crc32, read_sidecar, write_sidecar
 from epochal.stores.ragged import RaggedSource
