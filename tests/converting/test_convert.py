@@ -199,8 +199,36 @@ def test_over_itself(tmp_path):
 def test_rows_of_varying_length(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("r", (3,), h5py.vlen_dtype("i4"))
-    with pytest.raises(MismatchError, match="rows of varying length, which cannot be written"):
+        for k in range(3):
+            file["r"][k] = np.arange(k * 2) + 1
+    with pytest.raises(MismatchError, match="give ragged='dense'"):
         epochal.convert(tmp_path / "x.h5", tmp_path / "out.h5")
+    with pytest.raises(MismatchError, match="sequences of values without column"):
+        epochal.convert(tmp_path / "x.h5", tmp_path / "out.h5", ragged="dense")
+    epochal.convert(tmp_path / "x.h5", tmp_path / "out.h5", ragged="padded")
+    with epochal.open(tmp_path / "out.h5") as ds:
+        assert ds["r"][:].tolist() == [[0, 0, 0, 0], [1, 2, 0, 0], [1, 2, 3, 4]]
+        assert ds["r_lengths"][:].tolist() == [0, 2, 4]
+
+
+def test_sparse_rows(tmp_path):
+    matrix = np.random.default_rng(0).integers(0, 2, (30, 9)).astype("f4")
+    where = np.nonzero(matrix)
+    with h5py.File(tmp_path / "x.h5ad", "w") as file:
+        group = file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        group.attrs["shape"] = matrix.shape
+        group["data"], group["indices"] = matrix[where], where[1]
+        group["indptr"] = np.append(0, np.cumsum((matrix != 0).sum(1)))
+    for verb in ("convert", "shuffle"):
+        dst = tmp_path / f"{verb}.h5"
+        done = run(verb, tmp_path / "x.h5ad", dst, "--ragged", "dense", "--sources", "X")
+        assert done.exit_code == 0, done.output
+        with epochal.open(dst) as ds:
+            rows = ds["X"][:]
+        if verb == "shuffle":
+            rows, matrix = (np.sort(m.view("V36"), axis=0).view("f4") for m in (rows, matrix))
+        assert np.array_equal(rows.reshape(30, 9), matrix.reshape(30, 9))
 
 
 def test_nothing_to_write(tmp_path):

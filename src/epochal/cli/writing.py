@@ -55,6 +55,11 @@ def target_options(command: Command) -> Command:
             click.option(
                 "--resume", is_flag=True, help="Go on where a run that was killed stopped."
             ),
+            click.option(
+                "--ragged",
+                type=click.Choice(("dense", "padded")),
+                help="How rows of varying length are written: sparse ones dense, others padded.",
+            ),
             options.memory,
             options.threads,
             options.untrusted,

@@ -19,6 +19,7 @@ from epochal.dataset import Dataset
 from epochal.errors import FormatError, MismatchError, SourceNameError
 from epochal.opening import open_dataset
 from epochal.progress import row_bar
+from epochal.ragged import check_form
 from epochal.view import RaggedView
 from epochal.writing.create import DEFAULT, resumed, specs_for, start
 from epochal.writing.recovery import recover_all
@@ -81,13 +82,28 @@ class _FromDataset:
     def __init__(self, ds: Dataset, scheme: str, seed: int | None, **how: Any) -> None:
         if not ds.sources:
             raise SourceNameError(f"{ds.store.name} holds no source: see epochal info")
+        self.sources: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        self._longest: dict[str, int] = {}  # items of the longest row, of sources that are padded
         for name, view in ds.sources.items():
-            if isinstance(view, RaggedView):
+            if not isinstance(view, RaggedView):
+                self.sources[name] = view.shape[1:], view.dtype
+                continue
+            form = how.get("ragged")
+            if form not in ("dense", "padded"):
                 raise MismatchError(
-                    f"source {name!r} of {ds.store.name} has rows of varying length, which cannot "
-                    "be written yet: choose others with sources= (--sources)"
+                    f"source {name!r} of {ds.store.name} has rows of varying length, which are "
+                    "written as rows of one length: give ragged='dense' (--ragged dense) where "
+                    "they are sparse, 'padded' where they are sequences, or choose others with "
+                    "sources= (--sources)"
                 )
-        self.sources = {name: (view.shape[1:], view.dtype) for name, view in ds.sources.items()}
+            check_form(form, sparse=view.layout.n_columns is not None, name=name)
+            if form == "dense":
+                self.sources[name] = view.shape[1:], view.dtype
+                continue
+            column = next(iter(view.layout.columns.values()))
+            self._longest[name] = max(int(view.lengths.max(initial=0)), 1)
+            self.sources[name] = (self._longest[name], *column.row_shape), view.dtype
+            self.sources[f"{name}_lengths"] = (), np.dtype("i8")
         self.rows: int | None = len(ds)
         self.attrs: Mapping[str, Any] = {}
         self._ds, self._scheme, self._seed, self._how = ds, scheme, seed, how
@@ -97,7 +113,16 @@ class _FromDataset:
         batches = self._ds.batches(self._scheme, n_rows, seed=self._seed, **self._how)
         batches.load_state_dict({**batches.state_dict(), "row": first})
         for batch in batches:
-            yield dict(zip(self.sources, batch, strict=True))
+            rows: dict[str, NDArray[Any]] = {}
+            for name, found in zip(self._ds.sources, batch, strict=True):
+                if name in self._longest:
+                    values, rows[f"{name}_lengths"] = found
+                    wide = np.zeros((len(values), *self.sources[name][0]), values.dtype)
+                    wide[:, : values.shape[1]] = values
+                    rows[name] = wide
+                else:
+                    rows[name] = found
+            yield {name: rows[name] for name in self.sources}
 
 
 class _FromInput:
@@ -158,6 +183,7 @@ def convert(
     attrs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ragged: str | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
     progress: bool = False,
@@ -185,6 +211,10 @@ def convert(
         See `epochal.create`.
     resume
         Go on with what a killed run of the same conversion left, if it left something.
+    ragged
+        How rows of varying length are written: ``"dense"``, sparse ones with their zeros;
+        ``"padded"``, sequences with zeros to the longest of all, and their lengths as a source
+        ``<name>_lengths``.
     memory, threads, progress
         See `Dataset.batches`.
     untrusted, allow
@@ -209,6 +239,7 @@ def convert(
             budget=budget,
             reading=reading,
             threads=threads,
+            ragged=ragged,
         )
         return _write(
             origin,
@@ -246,6 +277,7 @@ def shuffle(
     attrs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    ragged: str | None = None,
     memory: int | str | None = None,
     scratch: str | os.PathLike[str] | bool | None = None,
     threads: int | None = None,
@@ -264,7 +296,12 @@ def shuffle(
     with ExitStack() as stack:
         budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
         ds = _dataset(src, stack, sources, split, untrusted=untrusted, allow=allow)
-        how = {"memory": _reading_bytes(budget), "scratch": scratch, "threads": threads}
+        how: dict[str, Any] = {
+            "memory": _reading_bytes(budget),
+            "scratch": scratch,
+            "threads": threads,
+            **({} if ragged is None else {"ragged": ragged}),
+        }
         return _write(
             _FromDataset(ds, "shuffled_sequential", int(seed), **how),
             dst,
@@ -322,6 +359,7 @@ def _origin(
     budget: int,
     reading: Mapping[str, Any],
     threads: int | None,
+    ragged: str | None,
 ) -> Origin:
     if not isinstance(src, Dataset):
         given = open_input(src, sources=sources, memory_bytes=_reading_bytes(budget), **reading)
@@ -333,7 +371,9 @@ def _origin(
     if reading:
         raise MismatchError(f"{', '.join(reading)}: not for a file that epochal.open reads")
     ds = _dataset(src, stack, sources, split, untrusted=untrusted, allow=allow)
-    return _FromDataset(ds, "sequential", None, memory=_reading_bytes(budget), threads=threads)
+    how: dict[str, Any] = {} if ragged is None else {"ragged": ragged}
+    how |= {"memory": _reading_bytes(budget), "threads": threads}
+    return _FromDataset(ds, "sequential", None, **how)
 
 
 def _write(
