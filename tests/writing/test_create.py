@@ -142,6 +142,22 @@ def test_appends_to_files_of_h5py(tmp_path):
             assert file[name][:].tolist() == list(range(33))
 
 
+def test_appends_where_nothing_was_stored(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("a", (10,), "i4", chunks=(4,), maxshape=(None,), fillvalue=7)
+    with epochal.append(tmp_path / "x.h5") as writer:
+        writer.append(a=[1, 2, 3])
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert file["a"][:].tolist() == [7] * 10 + [1, 2, 3]
+
+
+@pytest.mark.parametrize("flavour", ["hdf5", "pytables", "zarr", "npy"])
+def test_a_name_within_another(tmp_path, flavour):
+    with pytest.raises(SourceNameError, match="a"):
+        epochal.create(tmp_path / "x", {"a": ((), "u1"), "a/b": ((), "u1")}, flavour=flavour)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("how", "match"),
     [

@@ -59,12 +59,16 @@ class HDF5Container:
         for spec in specs:
             flavour.check(spec)
         container = cls(path, specs, flavour)
-        container._open("w")
-        with container._naming():
-            for spec in specs:
-                container._make(spec, rows)
-            flavour.mark_file(container._file)
-        container._prepare()
+        try:
+            container._open("w")
+            with container._naming():
+                for spec in specs:
+                    container._make(spec, rows)
+                flavour.mark_file(container._file)
+            container._prepare()
+        except BaseException:
+            container.abandon()
+            raise
         return container
 
     @classmethod
@@ -119,7 +123,10 @@ class HDF5Container:
             shape, tuple(h5py.h5s.UNLIMITED if n is None else n for n in most)
         )
         kind = self._flavour.file_type(spec)
-        made = h5py.h5d.create(self._file.id, name.encode(), kind, space, creation, lcpl=links)
+        try:
+            made = h5py.h5d.create(self._file.id, name.encode(), kind, space, creation, lcpl=links)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise SourceNameError(f"source {spec.name!r} cannot be made: {error}") from error
         self._flavour.mark_source(h5py.Dataset(made), spec, fixed=fixed)
 
     def _prepare(self) -> None:
@@ -156,6 +163,9 @@ class HDF5Container:
         spec, dataset = self._specs[source], self._dataset(source)
         origin = (chunk * spec.chunk_rows,) + (0,) * (dataset.ndim - 1)
         whole = np.empty(spec.chunk_bytes, np.uint8)
+        if dataset.id.get_chunk_info_by_coord(origin).byte_offset is None:
+            out[...] = _fill_of(dataset)
+            return
         with self._naming():
             mask, stored = dataset.id.read_direct_chunk(origin)
         try:
@@ -252,6 +262,14 @@ def recover(path: str) -> None:
 def _flavour_in(path: str) -> str:
     with h5py.File(path, "r") as file:
         return "pytables" if "PYTABLES_FORMAT_VERSION" in file.attrs else "hdf5"
+
+
+def _fill_of(dataset: Any) -> Any:
+    """An item where others have stored nothing."""
+    try:
+        return dataset.fillvalue
+    except RuntimeError:  # h5py, of one that is not defined
+        return np.zeros((), dataset.dtype)
 
 
 def filters_of(dataset: Any) -> tuple[Filter, ...]:
