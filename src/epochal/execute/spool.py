@@ -135,6 +135,7 @@ class Spool:
         self.dealer = dealer
         self.n_piles = dealer.n_piles
         self.scratch = scratch
+        self._asks_ahead = plan.asks_ahead
         self._pages = pages
         self._meter = meter
         self._kept = [_Pile([]) for _ in range(min(plan.piles_kept, self.n_piles))]
@@ -237,10 +238,11 @@ class Spool:
 
     def read(self, segments: list[tuple[int, int, int, int]], records: Records) -> None:
         """Read some of a pile's segments to their places."""
-        row_bytes = records.data.shape[1]
-        for heads_at, data_at, _, count in segments:
-            self.scratch.advise(heads_at, 16 * count)
-            self.scratch.advise(data_at, row_bytes * count)
+        if self._asks_ahead:
+            row_bytes = records.data.shape[1]
+            for heads_at, data_at, _, count in segments:
+                self.scratch.advise(heads_at, 16 * count)
+                self.scratch.advise(data_at, row_bytes * count)
         for heads_at, data_at, first, count in segments:
             self.scratch.read(records.heads[first : first + count], heads_at)
             if records.data.shape[1]:

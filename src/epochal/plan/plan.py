@@ -39,6 +39,8 @@ class FeedPlan:
     (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
     ``buffer_rows`` records, and keeps the first ``piles_kept`` of them in up to ``n_pages`` pages
     of ``page_rows`` records. ``roll``: later epochs deal the records of the one before.
+    ``asks_ahead``: piles come from a device, not from the page cache, so all of one is asked for
+    before it is read.
 
     Rows of varying length come by ``"ragged stream"``, ``"ragged window"``, ``"ragged resident"``
     or ``"ragged spool"``: runs of ``run_items`` items, windows or piles of ``window_items``.
@@ -61,6 +63,7 @@ class FeedPlan:
     n_pages: int = 0
     page_rows: int = 0
     roll: bool = False
+    asks_ahead: bool = False
     run_items: int = 0
     window_items: int = 0
 

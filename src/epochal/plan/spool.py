@@ -117,7 +117,8 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
     # it is quicker than dealing the file again.
     roll = order.each_row_once and rolled[1].seconds < first.seconds
     second, later = rolled if roll else (first, first)
-    feed = replace(feed, roll=roll)
+    asks_ahead = not machine.is_cached(spilled, task.budget_bytes)
+    feed = replace(feed, roll=roll, asks_ahead=asks_ahead)
     items = (
         ("places of its rows", dealer),
         ("blocks and piles", fixed),
