@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import epochal
 from epochal.errors import MismatchError, ReadOnlyError, RowError, TargetError
-from epochal.writing.transaction import journal_of
+from epochal.writing.journal import journal_of
 
 N = 50
 KINDS = ("gzip", "plain", "contiguous", "npy", "zarr", "ours", "npyfolder", "compact")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,48 @@ from epochal.execute.scratch import open_scratch
 from epochal.layout import Layout
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, Other, Store
+from epochal.stores.store import AnySource, Store
 
-__all__ = ["ChangedSource", "ChangedStore"]
+__all__ = ["ChangedSource", "StoreOver", "by_chunk", "changeable", "put_rows"]
 
-# Forks so far: what was on scratch then is shared with a child, so it is not written over.
-_forks = [0]
-os.register_at_fork(before=lambda: _forks.__setitem__(0, _forks[0] + 1))
+Rows = NDArray[np.int64]
+
+
+class _Forks:
+    """Forks of this process since somebody asked: what was on scratch then is shared with a child,
+    so it is not written over.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        """There is one more."""
+        self.count += 1
+
+
+@cache
+def _forks() -> _Forks:
+    forks = _Forks()
+    os.register_at_fork(before=forks.add)
+    return forks
+
+
+def by_chunk(layout: Layout, rows: Rows) -> Iterator[tuple[int, Rows]]:
+    """The chunks that hold some rows, ascending, and which of `rows` lie in each, ascending."""
+    chunks = layout.chunks_of(rows)
+    order = np.argsort(chunks, kind="stable")
+    cuts = np.flatnonzero(np.diff(chunks[order])) + 1
+    for mine in np.split(order, cuts) if len(rows) else ():
+        yield int(chunks[mine[0]]), mine
+
+
+def put_rows(block: NDArray[Any], places: Rows, values: NDArray[Any]) -> None:
+    """Assign rows of a block. NumPy leaves open which value stays at a place that is repeated: the
+    last one here.
+    """
+    newest = len(places) - 1 - np.unique(places[::-1], return_index=True)[1]
+    block[places[newest]] = values[newest]
 
 
 class ChangedSource:
@@ -39,7 +75,7 @@ class ChangedSource:
         self._slots: NDArray[np.int64] | None = None  # of each chunk; -1 where it is as stored
         self._fd = -1
         self._n_slots = 0
-        self._pid, self._forks, self._shared = os.getpid(), _forks[0], 0
+        self._pid, self._forks, self._shared = os.getpid(), _forks().count, 0
         self.version = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,10 +130,10 @@ class ChangedSource:
             some = np.empty((int(stored.sum()), *out.shape[1:]), out.dtype)
             self._base.read_rows(rows[stored], some)
             out[stored] = some
-        chunks = self.layout.chunks_of(rows)
-        for chunk in np.unique(chunks[~stored]).tolist():
-            mine = np.flatnonzero(chunks == chunk)
-            out[mine] = self._chunk(chunk)[rows[mine] - self.layout.bounds(chunk)[0]]
+        changed = np.flatnonzero(~stored)
+        for chunk, mine in by_chunk(self.layout, rows[changed]):
+            places = rows[changed[mine]] - self.layout.bounds(chunk)[0]
+            out[changed[mine]] = self._chunk(chunk)[places]
 
     def assign(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         """See `epochal.stores.store.Assignable`: each touched chunk is decoded once, or read from
@@ -108,16 +144,10 @@ class ChangedSource:
                 f"source {self._name!r} was opened in another process: open the file in this one "
                 "to change its rows"
             )
-        chunks = self.layout.chunks_of(rows)
-        for chunk in dict.fromkeys(chunks.tolist()):
-            mine = np.flatnonzero(chunks == chunk)
-            first = self.layout.bounds(chunk)[0]
+        for chunk, mine in by_chunk(self.layout, rows):
             with self._lock:
                 block = self._chunk(chunk)
-                places = rows[mine] - first
-                # NumPy leaves open which of repeated places wins: the last one here.
-                last = len(places) - 1 - np.unique(places[::-1], return_index=True)[1]
-                block[places[last]] = values[mine[last]]
+                put_rows(block, rows[mine] - self.layout.bounds(chunk)[0], values[mine])
                 self._store(chunk, block)
         with self._lock:
             self.version += 1
@@ -147,8 +177,8 @@ class ChangedSource:
         if self._slots is None:
             self._fd = open_scratch(self._folder)
             self._slots = np.full(self.layout.n_chunks, -1, np.int64)
-        if self._forks != _forks[0]:  # a child sees what is there now
-            self._forks, self._shared = _forks[0], self._n_slots
+        if self._forks != _forks().count:  # a child sees what is there now
+            self._forks, self._shared = _forks().count, self._n_slots
         slot = int(self._slots[chunk])
         if slot < self._shared:
             slot, self._n_slots = self._n_slots, self._n_slots + 1
@@ -166,33 +196,21 @@ class ChangedSource:
         self._slots[chunk] = slot
 
 
-class ChangedStore:
-    """A store whose sources can be assigned to, in this process."""
+class StoreOver:
+    """A store with other sources in the place of its own."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self.sources: Mapping[str, AnySource] = {
-            name: source
-            if isinstance(source, RaggedSource)
-            else ChangedSource(name, source, folder)
-            for name, source in store.sources.items()
-        }
+    def __init__(
+        self, store: Store, sources: Mapping[str, AnySource], close: Callable[[], None]
+    ) -> None:
+        self.name, self.others, self.groups = store.name, store.others, store.groups
+        self.sources = sources
+        self.close = close
 
-    @property
-    def name(self) -> str:
-        """See `Store`."""
-        return self._store.name
 
-    @property
-    def others(self) -> tuple[Other, ...]:
-        """See `Store`."""
-        return self._store.others
-
-    @property
-    def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        """See `Store`."""
-        return self._store.groups
-
-    def close(self) -> None:
-        """See `Store`."""
-        self._store.close()
+def changeable(store: Store, folder: Path) -> StoreOver:
+    """A store whose sources can be assigned to, in this process alone; `folder` is for scratch."""
+    sources: dict[str, AnySource] = {
+        name: source if isinstance(source, RaggedSource) else ChangedSource(name, source, folder)
+        for name, source in store.sources.items()
+    }
+    return StoreOver(store, sources, store.close)

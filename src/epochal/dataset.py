@@ -15,10 +15,9 @@ from epochal.batches import Batches, Settings
 from epochal.choosing import pick
 from epochal.errors import (
     MismatchError,
-    SchemeError,
     SourceNameError,
 )
-from epochal.execute.probe import Measured, default_threads
+from epochal.execute.probe import Measured, threads_of
 from epochal.finish import Finish
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
@@ -218,7 +217,7 @@ class Dataset:
             budget_bytes=sizes.default_memory()
             if memory is None
             else sizes.parse(memory, "memory"),
-            threads=default_threads() if threads is None else _positive("threads", threads),
+            threads=threads_of(threads),
             more_threads=threads is None,
             scratch=scratch,
             progress=progress,
@@ -390,12 +389,6 @@ def _why_other(source: AnySource, n_rows: int, chosen: Mapping[str, AnySource]) 
     if source.layout.n_rows != n_rows:
         return f"it has {source.layout.n_rows} rows, not {n_rows}; name it with sources= to use it"
     return f"it was not named; chosen were {', '.join(chosen)}"
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SchemeError(f"{name}={value!r}: give a whole number from 1")
-    return value
 
 
 def _chunk_rows(layout: Layout | RaggedLayout) -> int:

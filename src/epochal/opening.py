@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from epochal.changes import ChangedStore
+from epochal.changes import changeable
 from epochal.choosing import choose_sources
 from epochal.dataset import Dataset
-from epochal.errors import (
-    EpochalError,
-    MismatchError,
-)
+from epochal.errors import EpochalError, MismatchError
 from epochal.execute.scratch import scratch_folder
 from epochal.splits import take_split
 from epochal.stores import open_store
+from epochal.stores.manifest import warn_of_damaged
 from epochal.stores.memory import ArrayStore
-from epochal.stores.store import AnySource, Store
+from epochal.stores.store import AnySource, Store, Summed
 from epochal.view import RaggedView
 from epochal.writing.recovery import recover_all
 
@@ -97,20 +95,26 @@ def open_dataset(
 
 def _store(target: Any, mode: str, **how: Any) -> Store:
     """The store, and what lets its sources be assigned to."""
-    if mode == "r":
-        return open_store(target, **how)
-    if mode == "c":
-        return ChangedStore(open_store(target, **how), scratch_folder(None))
-    if mode != "r+":
+    if mode not in ("r", "c", "r+"):
         raise MismatchError(f"mode={mode!r} is not one of: 'r', 'c', 'r+'")
-    if not isinstance(target, str | os.PathLike) or not os.path.exists(target):
-        raise MismatchError(
-            f"mode='r+' changes one file or folder of this machine: {target!r} is none; "
-            "mode='c' changes what this process sees"
-        )
-    path = os.path.realpath(os.fspath(target))
-    edited = import_module("epochal.editing").EditedStore  # which loads h5py
-    store: Store = edited(path, lambda: open_store(path, **how))
+    if mode == "r+":
+        if not isinstance(target, str | os.PathLike) or not os.path.exists(target):
+            raise MismatchError(
+                f"mode='r+' changes one file or folder of this machine: {target!r} is none; "
+                "mode='c' changes what this process sees"
+            )
+        target = os.path.realpath(os.fspath(target))
+        editable = import_module("epochal.editing").editable  # which loads h5py
+        edited: Store = editable(target, lambda: _opened(target, **how))
+        return edited
+    store = _opened(target, **how)
+    return store if mode == "r" else changeable(store, scratch_folder(None))
+
+
+def _opened(target: Any, **how: Any) -> Store:
+    store = open_store(target, **how)
+    manifests = {n: s.manifest for n, s in store.sources.items() if isinstance(s, Summed)}
+    warn_of_damaged(store.name, manifests)
     return store
 
 

@@ -18,7 +18,13 @@ import epochal
 from epochal import schemes
 from epochal.cli import app
 from epochal.converting import convert as convert_module
-from epochal.errors import DamageError, MismatchError, SourceNameError, TargetExistsError
+from epochal.errors import (
+    BudgetError,
+    DamageError,
+    MismatchError,
+    SourceNameError,
+    TargetExistsError,
+)
 
 OUT = {"hdf5": "out.h5", "pytables": "out.h5", "zarr": "out.zarr", "npy": "out"}
 
@@ -155,6 +161,47 @@ def test_killed_and_resumed(tmp_path, flavour):
     assert int(done.stdout) > 0, done.stderr
     assert content(tmp_path / OUT[flavour]) == content(tmp_path / f"whole-{OUT[flavour]}")
     assert len(os.listdir(tmp_path)) == 3
+
+
+def test_what_is_left_outlives_a_run_that_could_not_begin(tmp_path, monkeypatch, small_steps):
+    make(tmp_path / "src.h5", "h5")
+    from epochal.writing.writer import Writer
+
+    append, calls = Writer.append, []
+
+    def stopping(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        append(self, *args, **kwargs)
+
+    src, dst = tmp_path / "src.h5", tmp_path / "out.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            epochal.convert(src, dst)
+    with pytest.raises(BudgetError):
+        epochal.convert(src, dst, resume=True, memory=8000)
+    assert epochal.convert(src, dst, resume=True).resumed_at == 128
+
+
+def test_arguments_that_do_not_go_together(tmp_path):
+    make(tmp_path / "src.h5", "h5")
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with epochal.open(tmp_path / "src.h5") as ds:
+        for how in ({"sources": ["X"]}, {"split": "train"}):
+            with pytest.raises(MismatchError, match="choose when it is opened"):
+                epochal.convert(ds, tmp_path / "out.h5", **how)
+    for src, how, match in [
+        ("t.csv", {"ragged": "dense"}, "has no rows of varying length"),
+        ("t.csv", {"split": "train"}, "names no splits"),
+        ("src.h5", {"header": False}, "header: not for a file that epochal.open reads"),
+        ("src.h5", {"attrs": {"a": object()}}, "'a' of object cannot be an attribute"),
+        ("src.h5", {"attrs": {"a": np.zeros(9999)}}, "an attribute at most 60000: make it a"),
+    ]:
+        with pytest.raises(MismatchError, match=match):
+            epochal.convert(tmp_path / src, tmp_path / "out.h5", **how)
+    assert sorted(os.listdir(tmp_path)) == ["src.h5", "t.csv"]
 
 
 def test_a_source_that_has_changed_is_not_gone_on_with(tmp_path, monkeypatch, small_steps):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -245,11 +247,17 @@ def test_images_of_other_kinds(tmp_path):
     deep = np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000
     Image.fromarray(deep).save(tmp_path / "x.png")
     check(open_input(tmp_path), {"images": deep[None, ..., None]})
-    check(
-        open_input(tmp_path, size=(2, 3)),
-        {"images": everything(open_input(tmp_path, size=(2, 3)))["images"]},
-    )
-    assert open_input(tmp_path, size=(2, 3)).sources["images"].row_shape == (2, 3, 1)
+
+
+def test_images_are_scaled(tmp_path):
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:, 3:] = 200  # the right half
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    given = open_input(tmp_path, size=(2, 2))
+    assert given.sources["images"].row_shape == (2, 2, 3)
+    [image] = everything(given)["images"]
+    assert (image[:, 0] < 60).all()
+    assert (image[:, 1] > 140).all()
 
 
 def test_images_that_differ(tmp_path):
@@ -328,6 +336,30 @@ def test_what_is_for_a_store(tmp_path):
         open_input(tmp_path / "x.npy", size=(3, 3))
     with pytest.raises(MismatchError, match="format='xml' is not one of: csv"):
         open_input(tmp_path / "x.npy", format="xml")
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [("pyarrow", "x.csv", "arrow"), ("PIL", "x", "images"), ("scipy", "x.mat", "matlab")],
+)
+def test_a_package_that_is_missing(tmp_path, package, name, extra):
+    if name == "x":
+        image_folder(tmp_path / name)
+    elif name == "x.mat":
+        scipy.io.savemat(tmp_path / name, {"X": np.eye(3)})
+    else:
+        (tmp_path / name).write_text("a\n1\n")
+    program = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from epochal.cli import main\n"
+        "main(['convert', sys.argv[1], sys.argv[2]])\n"
+    )
+    words = [sys.executable, "-c", program, tmp_path / name, tmp_path / "out.h5"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"pip install 'epochal[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "images", "mat"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import epochal
 from epochal.errors import (
+    BudgetError,
     FileMissingError,
     MismatchError,
     SourceNameError,
@@ -195,9 +196,7 @@ def test_the_tools_of_hdf5_read_it(tmp_path):
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
-    for name, sizes in (("a.h5", [20, 20]), ("b.h5", [1] * 40)):
-        written(str(tmp_path / name), "hdf5", sizes, threads=len(sizes) % 3 + 1)
-    # Of chunks the order of writing differs, but for a source alone.
+    # However they come: of one source, since of several the chunks' order is that of the calls.
     with epochal.create(tmp_path / "c.h5", {"y": ((), "i8")}, chunk_rows=7, threads=1) as writer:
         writer.append(y=np.arange(100))
     with epochal.create(tmp_path / "d.h5", {"y": ((), "i8")}, chunk_rows=7, threads=4) as writer:
@@ -265,7 +264,11 @@ def test_attributes(tmp_path):
         ({"flavour": "npy", "compression": "gzip"}, "compression"),
         ({"flavour": "zarr", "compression": "lz4"}, "lz4"),
         ({"rows": -1}, "rows=-1: give a whole number"),
-        ({"chunk_rows": 0}, "chunk_rows=0, at least 1"),
+        ({"chunk_rows": 0}, "chunk_rows=0 of 'X': give a whole number from 1"),
+        ({"chunk_rows": 2.5}, "chunk_rows=2.5 of 'X': give a whole number from 1"),
+        ({"chunk_rows": {"z": 3}}, "chunk_rows of 'z': there are X"),
+        ({"level": 99}, "level=99 of compression='gzip', which has 0 to 9"),
+        ({"level": 3, "compression": None}, "which has none: leave it out"),
         ({"attrs": {"a": object()}}, "'a' of object cannot be an attribute"),
         ({"attrs": {"a": np.zeros(100_000)}}, "takes 800000 bytes, an attribute at most"),
         ({"sources": {}}, "name at least one"),
@@ -280,6 +283,28 @@ def test_what_cannot_be_made_is_refused_at_once(tmp_path, how, match):
     with pytest.raises(MismatchError, match=match):
         epochal.create(tmp_path / "out", **arguments)
     assert os.listdir(tmp_path) == []
+
+
+def test_threads_and_memory(tmp_path):
+    with pytest.raises(ValueError, match="threads=0: give a whole number from 1"):
+        epochal.create(tmp_path / "out.h5", SOURCES, threads=0)
+    with pytest.raises(BudgetError, match="cannot hold a chunk of each source"):
+        epochal.create(tmp_path / "out.h5", {"X": ((3072,), "u1")}, memory="1MiB")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_opened_while_one_of_its_files_is_made(tmp_path):
+    with epochal.create(tmp_path / "a.h5", {"y": ((), "i8")}) as writer:
+        writer.append(y=[1, 2])
+    with epochal.create(tmp_path / "b.h5", {"y": ((), "i8")}) as writer:
+        writer.append(y=[3])
+        writer.checkpoint()  # from here on it has a journal
+        writer.append(y=np.arange(300_000))
+        with epochal.open(tmp_path) as ds:
+            assert ds["y"][:].tolist() == [1, 2]
+        writer.write(1, y=np.arange(300_000))
+    with epochal.open(tmp_path) as ds:
+        assert len(ds) == 300_003
 
 
 @pytest.mark.parametrize("name", ["", "a//b", "../x", "a/./b"])

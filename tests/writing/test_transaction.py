@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import epochal
 from epochal.errors import TargetError
-from epochal.writing.transaction import Transaction, edit_bytes, journal_of, recover
+from epochal.writing.journal import Journal, journal_of, recover
+from epochal.writing.transaction import Transaction, edit_bytes
 
 OLD = bytes(range(256)) * 40  # more than two pages
 
@@ -26,7 +27,7 @@ def begun(folder, content=OLD):
     path = str(folder / "x.bin")
     with open(path, "wb") as file:
         file.write(content)
-    return path, Transaction(path, journal_of(path))
+    return path, Transaction(path)
 
 
 def content_of(path):
@@ -89,16 +90,16 @@ def test_what_was_not_committed_is_cut_off(tmp_path):
     transaction.pwrite(b"behind", len(OLD))
     transaction.close()  # as a kill leaves it
     assert len(content_of(path)) > len(OLD)
-    assert recover(path, journal_of(path)) == "undone"
+    assert recover(path) == "undone"
     assert content_of(path) == OLD
-    assert recover(path, journal_of(path)) is None
+    assert recover(path) is None
 
 
 def test_a_reader_may_not_mend_what_is_being_written(tmp_path):
     path, transaction = begun(tmp_path)
     transaction.pwrite(b"behind", len(OLD))
     with pytest.raises(TargetError, match="another process is writing it"):
-        recover(path, journal_of(path))
+        recover(path)
     transaction.rollback()
     transaction.close()
     assert os.listdir(tmp_path) == ["x.bin"]
@@ -111,7 +112,7 @@ def test_a_journal_of_another_file_is_not_applied(tmp_path):
     with open(path, "wb") as file:
         file.write(b"another, shorter")
     with pytest.raises(TargetError, match=r"another was put in its place. Remove"):
-        recover(path, journal_of(path))
+        recover(path)
     assert content_of(path) == b"another, shorter"
 
 
@@ -123,13 +124,13 @@ def test_no_journal_changes_another_file(tmp_path, monkeypatch, committed, impos
     transaction.pwrite(b"behind", len(OLD))
     if committed:
         with monkeypatch.context() as patch:
-            patch.setattr(Transaction, "_end_journal", lambda self: None)
+            patch.setattr(Journal, "remove", Journal.close)
             transaction.commit()
     transaction.close()
     with open(path, "wb") as file:
         file.write(impostor)
     with pytest.raises(TargetError, match="another was put in its place"):
-        recover(path, journal_of(path))
+        recover(path)
     assert content_of(path) == impostor
 
 
@@ -138,7 +139,7 @@ def test_a_replaced_file_outlives_the_journal_of_the_old_one(tmp_path):
     path = str(tmp_path / "x.h5")
     small_file(path)
     for by_us in (True, False):
-        transaction = Transaction(path, journal_of(path))
+        transaction = Transaction(path)
         transaction.pwrite(bytes(500), os.path.getsize(path))
         transaction.close()
         new = np.arange(5000)
@@ -168,12 +169,12 @@ def test_a_journal_that_is_gone_when_its_lock_is_had(tmp_path, monkeypatch):
     def late(fd, how):
         calls.append(fd)
         if len(calls) == 1:
-            assert recover(path, journal_of(path)) == "undone"
-            edit_bytes(path, journal_of(path), [(len(OLD), b"of the third")])
+            assert recover(path) == "undone"
+            edit_bytes(path, [(len(OLD), b"of the third")])
         real(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    assert recover(path, journal_of(path)) is None
+    assert recover(path) is None
     assert content_of(path) == OLD + b"of the third"
 
 
@@ -182,7 +183,7 @@ def test_many_open_what_was_killed(tmp_path):
     path = str(tmp_path / "x.h5")
     small_file(path)
     for _ in range(5):
-        transaction = Transaction(path, journal_of(path))
+        transaction = Transaction(path)
         transaction.pwrite(bytes(500), os.path.getsize(path))
         transaction.close()
         pids = []
@@ -201,7 +202,7 @@ def test_many_open_what_was_killed(tmp_path):
 
 def test_two_that_change_one_file(tmp_path):
     path, first = begun(tmp_path)
-    second = Transaction(path, journal_of(path))
+    second = Transaction(path)
     first.pwrite(b"behind", len(OLD))
     first.commit()
     with pytest.raises(TargetError, match="has written it meanwhile"):
@@ -215,7 +216,7 @@ def test_a_file_made_longer_is_cut_again(tmp_path):
     path, transaction = begun(tmp_path)
     transaction.truncate(20_000)
     transaction.close()
-    assert recover(path, journal_of(path)) == "undone"
+    assert recover(path) == "undone"
     assert content_of(path) == OLD
 
 
@@ -246,7 +247,7 @@ def test_a_torn_journal_was_never_begun(tmp_path, content):
     transaction.close()
     with open(journal_of(path), "wb") as file:
         file.write(content)
-    assert recover(path, journal_of(path)) is None
+    assert recover(path) is None
     assert content_of(path) == OLD
     assert os.listdir(tmp_path) == ["x.bin"]
 
@@ -255,11 +256,11 @@ def test_a_limit_of_the_files_size(tmp_path):
     program = (
         "import resource, signal, sys\n"
         "from epochal.errors import TargetError\n"
-        "from epochal.writing.transaction import Transaction, journal_of\n"
+        "from epochal.writing.transaction import Transaction\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "path = sys.argv[1]\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "t = Transaction(path, journal_of(path))\n"
+        "t = Transaction(path)\n"
         "t.pwrite(b'new', 0)\n"
         "try:\n"
         "    t.pwrite(bytes(30_000), 10_240)\n"
@@ -281,7 +282,7 @@ def test_a_limit_of_the_files_size(tmp_path):
 def test_edits_of_one_step(tmp_path):
     path, transaction = begun(tmp_path)
     transaction.close()
-    edit_bytes(path, journal_of(path), [(3, b"abc"), (5000, b"def")])
+    edit_bytes(path, [(3, b"abc"), (5000, b"def")])
     due = bytearray(OLD)
     due[3:6], due[5000:5003] = b"abc", b"def"
     assert content_of(path) == due
@@ -301,7 +302,7 @@ def small_file(path, rows=40):
 
 def grow(path):
     """More rows, a longer last chunk, and an attribute."""
-    transaction = Transaction(path, journal_of(path))
+    transaction = Transaction(path)
     with h5py.File(transaction, "r+") as file:
         for name in ("X", "y"):
             file[name].resize(100, axis=0)
@@ -325,7 +326,7 @@ def test_hdf5_grows_in_one_step(tmp_path):
     path = str(tmp_path / "x.h5")
     small_file(path)
     before = content_of(path)
-    transaction = Transaction(path, journal_of(path))
+    transaction = Transaction(path)
     with h5py.File(transaction, "r+") as file:
         file["X"].resize(100, axis=0)
         file["X"][40:] = np.arange(40, 100)
@@ -365,7 +366,7 @@ def test_killed_at_each_of_its_calls(tmp_path, name):
             finally:
                 os._exit(0)
         _, status = os.waitpid(pid, 0)
-        recover(path, journal_of(path))
+        recover(path)
         assert os.listdir(tmp_path) == ["x.h5"]
         outcomes.append(is_old_or_new(path))
         if os.WIFEXITED(status):
@@ -379,7 +380,7 @@ def test_errors_of_the_disk_reach_the_caller(tmp_path):
     path = str(tmp_path / "x.h5")
     small_file(path)
     before = content_of(path)
-    transaction = Transaction(path, journal_of(path))
+    transaction = Transaction(path)
     file = h5py.File(transaction, "r+")
     file["X"].resize(10_000, axis=0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -9,44 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochal import sizes
-from epochal.dataset import Dataset
 from epochal.errors import BudgetError, DamageError, EpochalError, MismatchError, TargetError
 from epochal.execute.pool import Pool
-from epochal.execute.probe import default_threads
-from epochal.opening import open_dataset
+from epochal.execute.probe import threads_of
 from epochal.progress import row_bar
-from epochal.stores.manifest import Manifest, crc32, read_sidecar, write_sidecar
+from epochal.stores import open_store
+from epochal.stores.manifest import Manifest, crc32, manifests_beside, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.writing.target import writing_to
+from epochal.stores.store import Store, Summed
+from epochal.writing.disk import writing_to
+from epochal.writing.recovery import recover_all
 
 __all__ = ["Bad", "Checked", "Verification", "verify"]
 
 RUN_BYTES = 1 << 20  # decoded bytes that one task reads at once, or one chunk
-
-
-@runtime_checkable
-class Summed(Protocol):
-    """A source whose stored pieces can be had."""
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """The checksums that it was opened with."""
-        ...
-
-    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
-        """Of what is there now, a piece each."""
-        ...
-
-    def unchecked(self) -> Source:
-        """The same without its checksums."""
-        ...
+UNKNOWN = ("an older state", "damaged checksums")
 
 
 @dataclass(frozen=True)
@@ -70,7 +54,8 @@ class Checked:
 
     ``against`` is ``"checksums"``; ``"decoding"`` where there are none, so that only what does not
     decode is found; ``"nothing"`` where bytes are stored as they are and any would do; ``"an older
-    state"`` where the checksums are of another number of chunks: the file has changed since.
+    state"`` where the checksums are of another number of chunks: the file has changed since;
+    ``"damaged checksums"`` where they are not what was written, and nothing could be compared.
     """
 
     source: str
@@ -93,8 +78,8 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing bad was found, and no checksums are of another state of the file."""
-        return not self.bad and all(each.against != "an older state" for each in self.sources)
+        """Whether nothing bad was found, and whatever checksums there are could be compared."""
+        return not self.bad and all(each.against not in UNKNOWN for each in self.sources)
 
     def __str__(self) -> str:
         lines = [str(each) for each in self.bad]
@@ -104,7 +89,9 @@ class Verification:
                 f"{each.against}"
             )
         lines += self.notes
-        verdict = "ok" if self.ok else f"{len(self.bad)} bad chunks" if self.bad else "not known"
+        verdict = "ok" if self.ok else f"{len(self.bad)} bad chunks"
+        if not self.ok and not self.bad:
+            verdict = "not known: epochal verify --record notes checksums of what is there now"
         lines.append(f"{self.path}: {verdict}")
         return "\n".join(lines)
 
@@ -147,11 +134,18 @@ def verify(
     """
     began = time.perf_counter()
     name = os.path.realpath(os.fspath(path))
-    n_threads = default_threads() if threads is None else threads
+    local = os.path.exists(name)
+    if record and not local:
+        raise TargetError(
+            f"{path}: checksums are noted beside one file or folder of this machine, which this is "
+            "not: record each by itself"
+        )
+    n_threads = threads_of(threads)
     budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
-    with open_dataset(path, untrusted=untrusted) as ds:
-        parts = dict(_parts(ds, sources))
-        noted = read_sidecar(name) if os.path.exists(name) else {}
+    recover_all(path)
+    with closing(open_store(path, untrusted=untrusted)) as store:
+        parts = dict(_parts(store, sources))
+        noted = manifests_beside(name, local)
         total = sum(part.layout.n_rows for part in parts.values())
         bad: list[Bad] = []
         checked, manifests = [], {}
@@ -160,7 +154,7 @@ def verify(
             row_bar(total, 0, "verifying", progress) as advance,
         ):
             for part_name, part in parts.items():
-                look = _Look(part_name, part, None if record else noted.get(part_name), record)
+                look = _Look(part_name, part, None if record else noted[part_name], record)
                 for result in _spread(pool, look, budget, n_threads):
                     bad += result.bad
                     look.keep(result)
@@ -168,13 +162,11 @@ def verify(
                 layout = part.layout
                 checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
                 manifests[part_name] = look.manifest()
-        notes = [f"{other.name}: not looked at: {other.why}" for other in ds.store.others]
+        notes = [f"{other.name}: not looked at: {other.why}" for other in store.others]
     recorded = None
     if record and not bad:
-        if not os.path.exists(name):
-            raise TargetError(f"{name}: checksums are noted beside files of this machine only")
         with writing_to(name):
-            write_sidecar(name, manifests)
+            write_sidecar(name, {**noted, **manifests} if sources is not None else manifests)
         recorded = name
     return Verification(
         name,
@@ -187,14 +179,14 @@ def verify(
     )
 
 
-def _parts(ds: Dataset, sources: Sequence[str] | None) -> Iterator[tuple[str, Source]]:
+def _parts(store: Store, sources: Sequence[str] | None) -> Iterator[tuple[str, Source]]:
     """Whatever is stored, by name: of rows of varying length their columns."""
-    known = ds.store.sources
+    known = store.sources
     if sources is not None:
         missing = [name for name in sources if name not in known]
         if missing:
             raise MismatchError(
-                f"no source {missing[0]!r} in {ds.store.name}: there are {', '.join(known)}"
+                f"no source {missing[0]!r} in {store.name}: there are {', '.join(known)}"
             )
         known = {name: known[name] for name in sources}
     for name, source in known.items():
@@ -221,34 +213,29 @@ class _Look:
     def __init__(self, name: str, source: Source, noted: Manifest | None, record: bool) -> None:
         self.name = name
         self._stored = isinstance(source, Summed)
-        own = source.manifest if isinstance(source, Summed) and not record else None
         # Sums of decoded rows are compared here; those of stored bytes by the source itself.
         self._due = noted if noted is not None and noted.decoded else None
+        self._lost = noted is not None and noted.damaged
         # What is there now is noted, whatever was noted before.
         self.source = source.unchecked() if record and isinstance(source, Summed) else source
         self._sums: list[tuple[int, NDArray[np.uint32]]] = []
         self._record = record
-        self.against = self._against(own)
+        self.against = self._against()
 
-    def _against(self, own: Manifest | None) -> str:
+    def _against(self) -> str:
         layout = self.source.layout
         if self._due is not None:
             fits = self._due.n_pieces == layout.n_chunks
             self._due = self._due if fits else None
             return "checksums" if fits else "an older state"
-        if own is not None:
-            pieces = len(self._pieces(0, layout.n_chunks))
-            if own.piece_rows is not None:
-                fits = own.piece_rows == layout.chunk_rows and own.n_pieces == layout.n_chunks
-            else:
-                fits = own.n_pieces == pieces
-            return "checksums" if fits else "an older state"
+        if layout.checked:
+            return "checksums"
+        if self._lost:
+            return "damaged checksums"
+        manifest = self.source.manifest if isinstance(self.source, Summed) else None
+        if manifest is not None:
+            return "damaged checksums" if manifest.damaged else "an older state"
         return "decoding" if layout.codec else "nothing"
-
-    def _pieces(self, start: int, stop: int) -> range:
-        layout = self.source.layout
-        each = 1 if layout.piece_bytes is None else layout.piece_bytes.shape[1]
-        return range(start * each, stop * each)
 
     @property
     def run_chunks(self) -> int:

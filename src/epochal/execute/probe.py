@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from epochal import sizes
-from epochal.errors import EpochalError, ScratchError
+from epochal.errors import EpochalError, SchemeError, ScratchError
 from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.stores.store import Source
 
-__all__ = ["Measured", "default_threads", "probe", "probe_source"]
+__all__ = ["Measured", "default_threads", "probe", "probe_source", "threads_of"]
 
 PROBE_BYTES = 4 << 20
 PROBE_SECONDS = 0.02
@@ -34,6 +34,15 @@ SCRATCH_BLOCKS = 16
 def default_threads() -> int:
     """As many as this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def threads_of(threads: int | None) -> int:
+    """As many as were asked for; None: see `default_threads`."""
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise SchemeError(f"threads={threads!r}: give a whole number from 1")
+    return threads
 
 
 @dataclass

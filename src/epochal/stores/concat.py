@@ -82,6 +82,7 @@ def _joined(layouts: Sequence[Layout], first_rows: NDArray[np.int64]) -> Layout:
         codec=", ".join(codec for codec in codecs if codec),
         parallel=all(layout.parallel for layout in layouts),
         in_flight=max(layout.in_flight for layout in layouts),
+        checked=all(layout.checked for layout in layouts),
         starts=starts,
     )
 

@@ -59,8 +59,9 @@ class HDF5Store:
         damaged: list[Other] = []
         noted = manifests_beside(facts.file.name, facts.file.in_flight == 1)
         for each in facts.sources:
-            if each.name in noted and isinstance(each, Chunked | Contiguous):
-                each = replace(each, manifest=noted[each.name])  # later than what is in the file
+            later = noted[each.name]  # than what is in the file
+            if later is not None and isinstance(each, Chunked | Contiguous):
+                each = replace(each, manifest=later)
             try:
                 self._sources[each.name] = self._source(each)
             except EpochalError as error:  # of rows of varying length, whose lengths are read now

@@ -13,8 +13,9 @@ import numpy as np
 
 from epochal.stores.hdf5_file import BROKEN
 from epochal.stores.manifest import (
-    ATTRIBUTE,
+    DAMAGED,
     Manifest,
+    is_manifest_attribute,
     manifest_from_attributes,
     names_of_parts,
 )
@@ -23,6 +24,7 @@ __all__ = ["attributes_of_groups", "axes_of", "manifest_of", "only_a_dimension"]
 
 MAX_BYTES = 64 << 10
 MAX_ATTRIBUTES = 1000
+FIRST_PARTS = [name.encode() for name in names_of_parts(0)]  # one of them is left of any manifest
 MAX_GROUPS = 10_000
 NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 AXES = (b"DIMENSION_LABELS", b"DIMENSION_LIST")
@@ -84,23 +86,19 @@ def only_a_dimension(dataset: Any) -> bool:
         return False
 
 
-def manifest_of(dataset: Any, most_pieces: int) -> Manifest | None:
-    """The checksums that a dataset carries, of its own or of an older state; None for none."""
+def manifest_of(dataset: Any) -> Manifest | None:
+    """The checksums that a dataset carries, see `manifest_from_attributes`."""
     try:
-        if not h5py.h5a.exists(dataset, ATTRIBUTE.encode()):
+        if not any(h5py.h5a.exists(dataset, name) for name in FIRST_PARTS):
             return None
         attributes = h5py.Dataset(dataset).attrs
-        found: dict[str, Any] = {}
-        for name in names_of_parts(most_pieces):
-            if name not in attributes:
-                break
-            kind = h5py.h5a.open(dataset, name.encode())
-            if kind.dtype != np.uint32 or kind.get_storage_size() > MAX_BYTES:
-                return None
-            found[name] = attributes[name]
+        names = [name for name in attributes if is_manifest_attribute(name)]
+        sizes = [h5py.h5a.open(dataset, n.encode()).get_storage_size() for n in names]
+        if max(sizes) > MAX_BYTES:
+            return DAMAGED
+        return manifest_from_attributes({name: attributes[name] for name in names})
     except BROKEN:
-        return None
-    return manifest_from_attributes(found)
+        return DAMAGED
 
 
 def _plain(group: Any) -> dict[str, Any]:

@@ -352,7 +352,7 @@ def _chunked(
         fill,
         plain_edges,
         paddings=facts.paddings,
-        manifest=manifest_of(dataset, n_chunks),
+        manifest=manifest_of(dataset),
     )
 
 
@@ -407,5 +407,5 @@ def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
             f"it lies at {offset} and has {nbytes} bytes "
             f"in a file of {context.file.size_bytes} bytes"
         )
-    manifest = manifest_of(dataset, facts.shape[0])
+    manifest = manifest_of(dataset)
     return Contiguous(*base, offset, paddings=facts.paddings, manifest=manifest)

@@ -12,7 +12,9 @@ import base64
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +22,15 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import FormatError
+from epochal.errors import DamageWarning, FormatError
 
 __all__ = [
-    "ATTRIBUTE",
+    "DAMAGED",
+    "Beside",
     "Manifest",
     "crc32",
     "differs",
+    "forget_sums",
     "is_manifest_attribute",
     "manifest_attributes",
     "manifest_from_attributes",
@@ -36,15 +40,15 @@ __all__ = [
     "names_of_parts",
     "read_sidecar",
     "sidecar_of",
+    "warn_of_damaged",
     "write_sidecar",
 ]
 
 VERSION = 1
 ATTRIBUTE = "epochal_crc32"
 ATTRIBUTE_SUMS = 15_000  # of 4 bytes each: an attribute in an old header holds 64 KiB
-MAX_PIECES = 1 << 31
 SIDECAR_MAGIC = b"epochal sums 1\n"
-MAX_HEADER_BYTES = 64 << 20
+SIDECAR_HEAD = struct.Struct("<QI")
 
 Sums = NDArray[np.uint32]
 
@@ -62,12 +66,16 @@ class Manifest:
         Where rows lie one after another: how many of them are a piece. None where pieces are the
         chunks of the file.
     decoded
-        Whether the sums are of decoded rows instead: where stored bytes cannot be had.
+        Whether the sums are of decoded rows instead: where stored bytes cannot be had. `verify`
+        compares these, reading does not.
+    damaged
+        Whether there was one, which is no longer what was written: nothing can be compared with it.
     """
 
     sums: Sums = field(repr=False)
     piece_rows: int | None = None
     decoded: bool = False
+    damaged: bool = False
 
     @property
     def n_pieces(self) -> int:
@@ -76,7 +84,25 @@ class Manifest:
 
     def fits(self, n_pieces: int, piece_rows: int | None = None) -> bool:
         """Whether it is of stored pieces like these: else it is of an older state of the file."""
-        return not self.decoded and self.n_pieces == n_pieces and self.piece_rows == piece_rows
+        mine = not self.decoded and not self.damaged
+        return mine and self.n_pieces == n_pieces and self.piece_rows == piece_rows
+
+
+NO_SUMS = np.empty(0, np.uint32)
+DAMAGED = Manifest(NO_SUMS, damaged=True)
+
+
+def warn_of_damaged(name: str, manifests: Mapping[str, Manifest | None]) -> None:
+    """Tell of sources that are read without a check, though they were written with one."""
+    for source, manifest in manifests.items():
+        if manifest is not None and manifest.damaged:
+            warnings.warn(
+                f"{name}: the checksums of source {source!r} are damaged, so its rows are read "
+                "without a check: epochal verify says what else is, and epochal verify --record "
+                "notes what is there now",
+                DamageWarning,
+                stacklevel=4,
+            )
 
 
 def differs(found: int, due: int) -> str:
@@ -103,13 +129,15 @@ def is_manifest_attribute(name: object) -> bool:
 
 
 def manifest_attributes(manifest: Manifest) -> dict[str, NDArray[np.uint32]]:
-    """A manifest as attributes of its HDF5 dataset: some numbers about it, and the sums in parts.
+    """A manifest as attributes of its HDF5 dataset: some numbers about it, of which the last is
+    their own sum, and the sums in parts.
 
     >>> manifest_attributes(Manifest(np.array([7], "u4")))["epochal_crc32_0"]
     array([7], dtype=uint32)
     """
     sums = np.ascontiguousarray(manifest.sums, np.uint32)
-    head = np.array([VERSION, len(sums), _sum_of(sums), manifest.piece_rows or 0], np.uint32)
+    head = np.array([VERSION, len(sums), _sum_of(sums), manifest.piece_rows or 0, 0], np.uint32)
+    head[-1] = _sum_of(head[:-1])
     firsts = range(0, len(sums), ATTRIBUTE_SUMS)
     blocks = [head, *(sums[first : first + ATTRIBUTE_SUMS] for first in firsts)]
     return dict(zip(names_of_parts(len(sums)), blocks, strict=False))
@@ -127,21 +155,24 @@ def names_of_parts(n_pieces: int) -> Iterator[str]:
 
 
 def manifest_from_attributes(attributes: Mapping[str, Any]) -> Manifest | None:
-    """The manifest in a dataset's attributes; None where there is none that is whole and ours."""
+    """The manifest in a dataset's attributes: `DAMAGED` where it is no longer what was written,
+    None where there is none, or one that a newer epochal wrote.
+    """
+    if not any(map(is_manifest_attribute, attributes)):
+        return None
     try:
-        head = np.asarray(attributes[ATTRIBUTE], np.uint32)
-        version, n_pieces, total, piece_rows = (int(value) for value in head)
-        if version != VERSION or n_pieces > MAX_PIECES:
+        head = np.asarray(attributes[ATTRIBUTE])
+        if head.dtype != np.uint32 or head.ndim != 1 or _sum_of(head[:-1]) != head[-1]:
+            return DAMAGED
+        if head[0] != VERSION:
             return None
-        parts = [
-            np.asarray(attributes[f"{ATTRIBUTE}_{k}"], np.uint32)
-            for k in range(-(-n_pieces // ATTRIBUTE_SUMS))
-        ]
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    sums = np.concatenate([np.empty(0, np.uint32), *parts])
-    if sums.shape != (n_pieces,) or _sum_of(sums) != total:
-        return None
+        _, n_pieces, total, piece_rows, _ = (int(value) for value in head)
+        parts = list(names_of_parts(n_pieces))[1:-1]
+        sums = np.concatenate([NO_SUMS, *(np.asarray(attributes[name]) for name in parts)])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return DAMAGED
+    if sums.dtype != np.uint32 or sums.shape != (n_pieces,) or _sum_of(sums) != total:
+        return DAMAGED
     return Manifest(sums, piece_rows or None)
 
 
@@ -152,34 +183,33 @@ def manifest_json(manifest: Manifest) -> dict[str, Any]:
     'BwAAAA=='
     """
     sums = np.ascontiguousarray(manifest.sums, "<u4")
-    told: dict[str, Any] = {
+    told = {
         "version": VERSION,
         "pieces": len(sums),
-        "sum": _sum_of(sums),
         "crc32": base64.b64encode(sums.tobytes()).decode(),
     }
-    if manifest.piece_rows is not None:
-        told["piece_rows"] = manifest.piece_rows
-    if manifest.decoded:
-        told["decoded"] = True
-    return told
+    return {**told, "sum": _sum_of_told(told)}
 
 
 def manifest_from_json(told: Any) -> Manifest | None:
-    """The manifest that `manifest_json` told; None where there is none that is whole and ours."""
+    """The manifest that `manifest_json` told, as `manifest_from_attributes`; None where nothing was
+    told.
+    """
+    if told is None:
+        return None
     try:
+        if _sum_of_told({key: told[key] for key in told if key != "sum"}) != told["sum"]:
+            return DAMAGED
         if told["version"] != VERSION:
             return None
-        data = base64.b64decode(told["crc32"], validate=True)
-        sums = np.frombuffer(data, "<u4").astype(np.uint32)
-        whole = len(sums) == told["pieces"] and _sum_of(sums) == told["sum"]
-        rows = told.get("piece_rows")
-        decoded = told.get("decoded", False)
+        sums = np.frombuffer(base64.b64decode(told["crc32"], validate=True), "<u4")
+        return Manifest(sums.astype(np.uint32)) if len(sums) == told["pieces"] else DAMAGED
     except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    if not whole or not (rows is None or (type(rows) is int and rows > 0)):
-        return None
-    return Manifest(sums, rows, bool(decoded))
+        return DAMAGED
+
+
+def _sum_of_told(told: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(told, sort_keys=True).encode())
 
 
 def _sum_of(sums: Sums) -> int:
@@ -198,8 +228,8 @@ def sidecar_of(path: str) -> str:
 def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
     """Keep manifests beside a file, by source: whole or not at all, on the disk when it returns.
 
-    A line, the bytes of a JSON header (8, little-endian), the header, the sums of all sources as
-    little-endian uint32.
+    A line; the length of a JSON header (8 bytes, little-endian) and the CRC-32 of it and of what
+    follows it (4); the header; the sums of all sources as little-endian uint32.
     """
     blocks = [np.ascontiguousarray(each.sums, "<u4").tobytes() for each in manifests.values()]
     told = [
@@ -211,12 +241,13 @@ def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
         }
         for name, each in manifests.items()
     ]
-    header = json.dumps({"sum": crc32(b"".join(blocks)), "sources": told}).encode()
+    header = json.dumps({"sources": told}).encode()
+    total = crc32(b"".join([header, *blocks]))
     final = sidecar_of(path)
     passing = f"{final}.{os.getpid()}.new"
     try:
         with open(passing, "wb") as file:
-            file.write(SIDECAR_MAGIC + struct.pack("<Q", len(header)) + header)
+            file.write(SIDECAR_MAGIC + SIDECAR_HEAD.pack(len(header), total) + header)
             file.writelines(blocks)
             file.flush()
             os.fsync(file.fileno())
@@ -255,23 +286,58 @@ def read_sidecar(path: str) -> dict[str, Manifest]:
         ) from error
 
 
-def manifests_beside(name: str, near: bool) -> dict[str, Manifest]:
+def forget_sums(path: str, names: Iterable[str]) -> None:
+    """Let go of what is noted beside a file of sources that are about to change; of all, where it
+    is damaged.
+    """
+    noted: dict[str, Manifest] = {}
+    with suppress(FormatError):
+        noted = read_sidecar(path)
+    left = {name: each for name, each in noted.items() if name not in set(names)}
+    if not left:
+        with suppress(FileNotFoundError):
+            os.unlink(sidecar_of(path))
+    elif len(left) < len(noted):
+        write_sidecar(path, left)
+
+
+class Beside(dict[str, Manifest]):
+    """What is noted beside a file for a store to check, by source; `damaged`: nothing that helps,
+    so that each source has the manifest `DAMAGED`.
+    """
+
+    damaged = False
+
+    def __missing__(self, name: str) -> Manifest | None:
+        return DAMAGED if self.damaged else None
+
+    @property
+    def only(self) -> Manifest | None:
+        """That of a file of one array, whatever it is called there."""
+        return next(iter(self.values()), self[""])
+
+
+def manifests_beside(name: str, near: bool) -> Beside:
     """The same for a store: none where the file is far, or its name is that of something else."""
-    return read_sidecar(name) if near and "://" not in name and os.path.exists(name) else {}
+    found = Beside()
+    if near and "://" not in name and os.path.exists(name):
+        try:
+            found.update(read_sidecar(name))
+        except FormatError:
+            found.damaged = True
+    return found
 
 
 def _sidecar(data: bytes) -> Iterator[tuple[str, Manifest]]:
     at = len(SIDECAR_MAGIC)
     if data[:at] != SIDECAR_MAGIC:
         raise ValueError("not a sidecar")
-    (n_bytes,) = struct.unpack_from("<Q", data, at)
-    at += 8
-    if n_bytes > MAX_HEADER_BYTES:
-        raise ValueError("a header that large is none")
+    n_bytes, total = SIDECAR_HEAD.unpack_from(data, at)
+    at += SIDECAR_HEAD.size
+    if crc32(data[at:]) != total:
+        raise ValueError("it is not what it was")
     header = json.loads(data[at : at + n_bytes])
     at += n_bytes
-    if crc32(data[at:]) != header["sum"]:
-        raise ValueError("its sums are not what they were")
     for told in header["sources"]:
         end = at + 4 * told["pieces"]
         sums = np.frombuffer(data[at:end], "<u4").astype(np.uint32)

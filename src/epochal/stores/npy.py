@@ -49,7 +49,7 @@ def header_of(file: File) -> Header:
 
 def noted(file: File) -> Manifest | None:
     """The checksums beside a file of one array, whatever they call it."""
-    return next(iter(manifests_beside(file.name, file.in_flight == 1).values()), None)
+    return manifests_beside(file.name, file.in_flight == 1).only
 
 
 def source_of(file: File, header: Header, name: str, manifest: Manifest | None = None) -> Source:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.stores.manifest import Manifest
 from epochal.stores.ragged import AnySource
 from epochal.stores.source import Source
 
@@ -21,6 +22,7 @@ __all__ = [
     "Other",
     "Source",
     "Store",
+    "Summed",
     "largest_group",
     "version_of",
 ]
@@ -43,6 +45,24 @@ class Assignable(Protocol):
 def version_of(source: object) -> int:
     """How many times a source was assigned to; 0 of one that cannot be."""
     return source.version if isinstance(source, Assignable) else 0
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """A source whose stored pieces can be had."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The checksums that it was opened with."""
+        ...
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Of what is there now, a piece each."""
+        ...
+
+    def unchecked(self) -> Source:
+        """The same without its checksums."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ class ZarrStore:
             self.groups.setdefault(path, {})["dimension_names"] = list(array.dimensions)
         folder = f"{path}/" if path else ""
         chunks = _index(self._tree, folder, array)
-        manifest = self._sums.get(name) or mine
+        manifest = self._sums[name] or mine
         self.sources[name] = ZarrSource(self._tree, folder, array, chunks, manifest)
 
     def close(self) -> None:

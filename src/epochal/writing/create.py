@@ -12,12 +12,13 @@ from numpy.typing import DTypeLike
 
 from epochal import sizes
 from epochal.errors import DamageError, FileMissingError, MismatchError, SourceNameError
-from epochal.execute.probe import default_threads
+from epochal.execute.probe import threads_of
 from epochal.stores import npy_folder, open_store
 from epochal.stores.store import largest_group
 from epochal.writing import hdf5, npy, zarr
+from epochal.writing.attributes import check_attributes
 from epochal.writing.container import Container, Progress
-from epochal.writing.flavour import Flavour, check_attributes
+from epochal.writing.flavour import Flavour
 from epochal.writing.hdf5 import HDF5Container
 from epochal.writing.npy import NpyContainer
 from epochal.writing.recovery import recover_all
@@ -161,6 +162,7 @@ def specs_for(
         raise MismatchError(f"rows={rows!r}: give a whole number from 0, or None")
     if compression == DEFAULT:
         compression = None if flavour == "npy" else "gzip"
+    wanted_rows = _chunk_rows(sources, chunk_rows)
     specs = []
     for name, described in sources.items():
         row_shape, dtype = _described(name, described)
@@ -173,7 +175,7 @@ def specs_for(
             shuffle is None and flavour == "zarr" and compression != "blosc"
         ):
             squeezed = bool(shuffle)
-        wanted = chunk_rows.get(name) if isinstance(chunk_rows, Mapping) else chunk_rows
+        wanted = wanted_rows.get(name)
         row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
         specs.append(
             SourceSpec(
@@ -185,6 +187,21 @@ def specs_for(
             )
         )
     return specs
+
+
+def _chunk_rows(sources: Sources, chunk_rows: int | Mapping[str, int] | None) -> dict[str, int]:
+    """Rows that are stored together, of the sources for which somebody said so."""
+    if chunk_rows is None:
+        return {}
+    wanted: Mapping[str, int] = (
+        chunk_rows if isinstance(chunk_rows, Mapping) else dict.fromkeys(sources, chunk_rows)
+    )
+    for name, rows in wanted.items():
+        if name not in sources:
+            raise MismatchError(f"chunk_rows of {name!r}: there are {', '.join(sources)}")
+        if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
+            raise MismatchError(f"chunk_rows={rows!r} of {name!r}: give a whole number from 1")
+    return {name: int(rows) for name, rows in wanted.items()}
 
 
 def _described(name: str, described: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -274,7 +291,7 @@ def _writer(
             rows=rows,
             progress=progress,
             memory_bytes=memory_bytes,
-            threads=default_threads() if threads is None else threads,
+            threads=threads_of(threads),
             checksum=checksum,
             resumable=resumable,
         )

@@ -95,7 +95,7 @@ def _step(each: Filter) -> Encode | None:
         case 3:
             return _with_fletcher32
         case 32000:
-            return _lzf
+            return imagecodecs.lzf_encode
         case 32001:
             return _blosc(cd)
         case 32004:
@@ -129,10 +129,6 @@ def _with_fletcher32(data: Any) -> bytes:
     # As HDF5 does: little-endian, whatever the machine.
     checksum: Any = imagecodecs.h5checksum_fletcher32
     return bytes(data) + struct.pack("<I", checksum(np.frombuffer(data, np.uint8)))
-
-
-def _lzf(data: Any) -> Any:
-    return imagecodecs.lzf_encode(data)
 
 
 def _lz4(block_bytes: int) -> Encode:

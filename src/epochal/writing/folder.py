@@ -15,12 +15,13 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from epochal.errors import DamageError, MismatchError, SourceNameError, UnsafeError
 from epochal.writing.container import Bytes, Progress
+from epochal.writing.disk import remove, sync, write_at
 
 __all__ = [
     "JOURNAL",
@@ -32,9 +33,7 @@ __all__ = [
     "json_value",
     "progress_from",
     "progress_json",
-    "put_at",
     "recover",
-    "remove_file",
     "replace_file",
     "staged_name",
     "sync_all",
@@ -54,7 +53,7 @@ def check_names(names: Iterable[str], reserved: tuple[str, ...] = ()) -> None:
     for name in taken:
         parts = name.split("/")
         good = all(part.strip(".") and not part.startswith((".epochal", "__")) for part in parts)
-        if not good or "\0" in name or not reserved_free(parts, reserved):
+        if not good or "\0" in name or set(parts) & set(reserved):
             raise SourceNameError(
                 f"source name {name!r} cannot be a path in a folder: give one such as 'train/X'"
             )
@@ -63,11 +62,6 @@ def check_names(names: Iterable[str], reserved: tuple[str, ...] = ()) -> None:
             raise SourceNameError(
                 f"source {inside[0]!r} would lie inside of source {name!r}: name one otherwise"
             )
-
-
-def reserved_free(parts: list[str], reserved: tuple[str, ...]) -> bool:
-    """Whether no part of a path is a name that the format takes for itself."""
-    return not set(parts) & set(reserved)
 
 
 def json_value(value: Any) -> Any:
@@ -126,14 +120,6 @@ def progress_from(text: bytes, path: str) -> tuple[Progress, dict[str, Any]]:
         ) from error
 
 
-def put_at(fd: int, data: Bytes | bytes, offset: int = 0) -> None:
-    """All of `data` from `offset` on."""
-    view: Any = memoryview(cast(Any, data))
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
-
-
 def write_file(path: str, data: Bytes | bytes, *, sync: bool = False) -> None:
     """A file of just these bytes; its folders are made."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -143,16 +129,11 @@ def write_file(path: str, data: Bytes | bytes, *, sync: bool = False) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         fd = os.open(path, flags, 0o666)
     try:
-        put_at(fd, data)
+        write_at(fd, data, 0)
         if sync:
             os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def remove_file(path: str) -> None:
-    """Remove a file if it is there."""
-    Path(path).unlink(missing_ok=True)
 
 
 def staged_name(path: str) -> str:
@@ -169,7 +150,7 @@ def replace_file(path: str, text: str) -> None:
     """Give a file another content in one step, on the disk when this returns."""
     write_file(staged_name(path), text.encode(), sync=True)
     os.rename(staged_name(path), path)
-    _sync(os.path.dirname(path))
+    sync(os.path.dirname(path))
 
 
 def sync_all(folder: str) -> None:
@@ -184,8 +165,8 @@ def sync_all(folder: str) -> None:
         os.close(fd)
     for path, _, files in os.walk(folder):
         for name in files:
-            _sync(os.path.join(path, name))
-        _sync(path)
+            sync(os.path.join(path, name))
+        sync(path)
 
 
 def _syncfs(fd: int) -> bool:
@@ -194,17 +175,6 @@ def _syncfs(fd: int) -> bool:
     except (OSError, AttributeError):
         return False
     return call(fd) == 0
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError:
-        if not os.path.isdir(path):  # some network file systems know no fsync of a folder
-            raise
-    finally:
-        os.close(fd)
 
 
 def commit(
@@ -234,10 +204,10 @@ def commit(
     fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # a reader that finds the journal leaves it to us
-        put_at(fd, f"{zlib.crc32(body.encode()):08x}\n{body}".encode())
+        write_at(fd, f"{zlib.crc32(body.encode()):08x}\n{body}".encode(), 0)
         os.fsync(fd)
         os.rename(made, path)
-        _sync(folder)
+        sync(folder)
         _redo(folder, journal, body)
     finally:
         os.close(fd)
@@ -263,7 +233,7 @@ def recover(folder: str, journal: str = JOURNAL) -> bool:
             return False
         total, _, body = Path(path).read_bytes().partition(b"\n")
         if total != f"{zlib.crc32(body):08x}".encode():  # never whole: nothing was done by it
-            remove_file(path)
+            remove(path)
             return False
         _redo(folder, journal, body.decode())
         return True
@@ -289,18 +259,18 @@ def _redo(folder: str, journal: str, body: str) -> None:
         write_file(staged_name(path), text.encode(), sync=True)
         os.rename(staged_name(path), path)
     for each in sorted({os.path.dirname(key) for key in keys}):
-        _sync(os.path.join(folder, each))
+        sync(os.path.join(folder, each))
     for key in found["removed"]:
-        remove_file(os.path.join(folder, key))
-    remove_file(os.path.join(folder, journal))
-    _sync(folder)
+        remove(os.path.join(folder, key))
+    remove(os.path.join(folder, journal))
+    sync(folder)
 
 
 def edit_file(path: str, offset: int, data: bytes) -> None:
     """Change bytes of a file in place; they are on the disk when this returns."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        put_at(fd, data, offset)
+        write_at(fd, data, offset)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -6,7 +6,7 @@ indexes, no times in it, so that the same rows give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -19,16 +19,17 @@ from epochal.stores.filters import Filter, Pipeline, why_not
 from epochal.stores.manifest import (
     Manifest,
     crc32,
+    forget_sums,
     is_manifest_attribute,
     manifest_attributes,
     manifest_from_attributes,
 )
-from epochal.writing import transaction
 from epochal.writing.container import Bytes, Progress
 from epochal.writing.encode import Encoder, as_stored, chain_for
 from epochal.writing.flavour import Flavour
+from epochal.writing.journal import recover
 from epochal.writing.spec import Compression, SourceSpec
-from epochal.writing.transaction import Transaction, journal_of
+from epochal.writing.transaction import Transaction
 
 __all__ = ["HDF5Container", "recover", "specs_in"]
 
@@ -48,7 +49,7 @@ class HDF5Container:
         self._encoders: dict[str, Encoder] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self._reach: dict[str, int] = {}
-        self._transaction = Transaction(path, journal_of(path))
+        self._transaction = Transaction(path)
         self._file: Any = None
 
     @classmethod
@@ -195,6 +196,8 @@ class HDF5Container:
             if final:
                 self._flavour.set_attributes(self._file, progress.attrs)
             self._file.close()
+            if final:
+                forget_sums(self._path, self._specs)
             self._transaction.commit()
         if final:
             self._transaction.close()
@@ -254,11 +257,6 @@ class _Naming:
             raise first from error
 
 
-def recover(path: str) -> None:
-    """Finish or undo what a killed process left of a change to a file."""
-    transaction.recover(path, transaction.journal_of(path))
-
-
 def _flavour_in(path: str) -> str:
     with h5py.File(path, "r") as file:
         return "pytables" if "PYTABLES_FORMAT_VERSION" in file.attrs else "hdf5"
@@ -307,8 +305,9 @@ def specs_in(
             dataset = file[name]
             specs.append(_spec_of(path, name, dataset, grows=grows))
             lengths[name] = dataset.shape[0]
-            manifest = manifest_from_attributes(dict(manifest_part(dataset)))
-            if manifest is not None:
+            manifest = manifest_from_attributes(manifest_part(dataset))
+            n_chunks = -(-dataset.shape[0] // dataset.chunks[0])
+            if manifest is not None and manifest.fits(n_chunks):
                 sums[name] = manifest.sums
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
@@ -317,7 +316,7 @@ def specs_in(
     return specs, Progress(rows, sums if len(sums) == len(specs) else None)
 
 
-def manifest_part(dataset: Any) -> Mapping[str, Any]:
+def manifest_part(dataset: Any) -> dict[str, Any]:
     """The attributes of a dataset that are its manifest's."""
     return {name: dataset.attrs[name] for name in dataset.attrs if is_manifest_attribute(name)}
 

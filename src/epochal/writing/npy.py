@@ -20,10 +20,10 @@ from epochal.stores.npy import name_of
 from epochal.stores.npy_folder import DOCUMENT, FolderFacts, facts_in
 from epochal.writing import folder
 from epochal.writing.container import Bytes, Progress
+from epochal.writing.disk import sync, writing_to
 from epochal.writing.npy_file import NpyFile, check_grows, header_at, spec_of
 from epochal.writing.npy_form import header_for
 from epochal.writing.spec import SourceSpec
-from epochal.writing.target import sync_folder, writing_to
 
 __all__ = ["NpyContainer", "recover", "specs_in"]
 
@@ -231,7 +231,7 @@ class NpyContainer:
         for key, edit in edits.items():
             folder.edit_file(os.path.join(base, key), *edit)
         for path in {os.path.dirname(file.path) for file in self._files.values()}:
-            sync_folder(path)
+            sync(path)
         for key, text in texts.items():
             folder.replace_file(os.path.join(base, key), text)
 

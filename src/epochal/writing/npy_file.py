@@ -15,6 +15,7 @@ from epochal.stores.npy import header_of
 from epochal.stores.npy_header import MAGIC, Header
 from epochal.writing import folder
 from epochal.writing.container import Bytes
+from epochal.writing.disk import remove, write_at
 from epochal.writing.npy_form import with_rows
 from epochal.writing.spec import Compression, SourceSpec, chunk_rows_for
 
@@ -33,7 +34,7 @@ class NpyFile:
 
     def write(self, first: int, stored: Bytes) -> None:
         """Rows from one on."""
-        folder.put_at(self.fd, stored, self._at(first))
+        write_at(self.fd, stored, self._at(first))
 
     def read(self, first: int, out: NDArray[Any]) -> bool:
         """Rows from one on; whether the file has them."""
@@ -57,7 +58,7 @@ class NpyFile:
 
     def settle(self, rows: int) -> None:
         """Let file and header end after so many rows, where a stopped writer left more."""
-        folder.remove_file(folder.staged_name(sidecar_of(self.path)))
+        remove(folder.staged_name(sidecar_of(self.path)))
         if header_at(self.path).shape[0] > rows:  # never longer than the file
             folder.edit_file(self.path, *self.edit(rows))
         self.cut(rows)

@@ -6,7 +6,9 @@ import os
 from glob import glob
 from typing import Any
 
-from epochal.writing import npy, transaction
+from epochal.writing import npy
+from epochal.writing.journal import recover
+from epochal.writing.target import is_partial
 
 __all__ = ["recover_all"]
 
@@ -32,12 +34,13 @@ def recover_all(target: Any) -> None:
     _recover(path)
     if os.path.isdir(path):
         for name in os.listdir(path):
-            stem = name.partition(".epochal-journal")[0]
-            if stem != name and stem:
+            stem, journal, _ = name.partition(".epochal-journal")
+            # That of a file which is still being made is its writer's own.
+            if journal and stem and not is_partial(stem[1:]):
                 _recover(os.path.join(path, stem[1:]))
 
 
 def _recover(path: str) -> None:
     npy.recover(path)  # as Zarr's: a folder has one journal
     if not os.path.isdir(path):
-        transaction.recover(path, transaction.journal_of(path))
+        recover(path)

@@ -27,6 +27,7 @@ __all__ = [
 CHUNK_BYTES = 1 << 20  # of whole rows, as `SourceSpec.chunk_rows` is chosen
 MAX_CHUNK_BYTES = (4 << 30) - 1  # what HDF5 can address in a chunk
 COMPRESSIONS = ("gzip", "zstd", "lz4", "blosc", "blosc2")
+LEVEL_BOUNDS = {"gzip": (0, 9), "zstd": (-131072, 22), "blosc": (0, 9), "blosc2": (0, 9)}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Compression:
                 f"compression={self.name!r} is not known: give one of {', '.join(COMPRESSIONS)}, "
                 "or None"
             )
+        least, most = LEVEL_BOUNDS.get(self.name or "", (0, 0))
+        if self.level is not None and not least <= self.level <= most:
+            has = f"which has {least} to {most}" if most else "which has none: leave it out"
+            raise MismatchError(f"level={self.level} of compression={self.name!r}, {has}")
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,19 @@ have reached the disk.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
-import shutil
 import stat
 from pathlib import Path
 
 from epochal.errors import TargetError, TargetExistsError
 from epochal.stores.manifest import sidecar_of
+from epochal.writing.disk import NOT_KNOWN, is_at, remove, sync, writing_to
 
-__all__ = ["InPlace", "Lock", "Target", "is_at", "partial_of", "told", "writing_to"]
+__all__ = ["InPlace", "Lock", "Target", "is_partial", "partial_of"]
 
 AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
-NOT_KNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "your quota of it is used up",
-    errno.EFBIG: "the limit of a file's size is reached",
-}
 
 
 def partial_of(path: str | os.PathLike[str]) -> str:
@@ -41,29 +34,13 @@ def partial_of(path: str | os.PathLike[str]) -> str:
     return os.path.join(folder, f".{name}.epochal-partial")
 
 
-def told(path: str, error: OSError) -> TargetError:
-    """What stood in the way of writing `path`, in words."""
-    why = FULL.get(error.errno or 0)
-    if why:
-        return TargetError(
-            f"{path}: cannot be written: {why}. Nothing is at that name but what was there before: "
-            "make room, or write elsewhere"
-        )
-    return TargetError(f"{path}: cannot be written: {error.strerror or error}")
+def is_partial(name: str) -> bool:
+    """Whether a file of that name is still being made, or lies beside one.
 
-
-class writing_to:
-    """A context in which an `OSError` is one about writing that path."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, TargetError | TargetExistsError):
-            raise told(self._path, error) from error
+    >>> is_partial(".out.h5.epochal-partial-job"), is_partial("out.h5")
+    (True, False)
+    """
+    return name.startswith(".") and ".epochal-partial" in name
 
 
 class Lock:
@@ -107,15 +84,10 @@ class InPlace:
     """A file that is changed where it lies (`epochal.writing.writer.Ending`)."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._lock = path, Lock(path)
+        self._lock = Lock(path)
 
     def publish(self) -> None:
-        """Its container has made the change, and noted its own checksums: those that `verify` noted
-        of what was there before are of no file any more.
-        """
-        if not self._path.endswith(".npy"):
-            with writing_to(self._path):
-                remove(sidecar_of(self._path))
+        """Its container has made the change."""
         self._lock.release()
 
     def give_up(self, *, keep: bool = False) -> None:
@@ -205,7 +177,7 @@ class Target:
                 os.rename(self.partial, self.path)
             if os.path.exists(sidecar_of(self.partial)):
                 os.replace(sidecar_of(self.partial), sidecar_of(self.path))
-            sync_folder(os.path.dirname(self.path))
+            sync(os.path.dirname(self.path))
             self.clean()
         self.release()
 
@@ -245,36 +217,6 @@ class Target:
             if not keep:
                 self.clean()
             self.release()
-
-
-def remove(path: str) -> None:
-    """Remove a file or a folder, if it is there."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink(missing_ok=True)
-
-
-def sync_folder(path: str) -> None:
-    """Bring the names in a folder to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in NOT_KNOWN:  # some network file systems have no such thing
-            raise
-    finally:
-        os.close(fd)
-
-
-def is_at(fd: int, path: str) -> bool:
-    """Whether an open file is the one at a path."""
-    mine = os.fstat(fd)
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _renameat2(old: str, new: str, flags: int) -> bool:

@@ -1,53 +1,25 @@
-r"""One file changed in one step, wherever the process is killed: old until it is all new.
+"""One file changed in one step, wherever the process is killed: old until it is all new.
 
 Bytes past the file's old end are written to it at once: they are nobody's until something before
 them says that they are there. Bytes before it are kept here, as pages, and go to a *redo journal*
-first. A kill before the journal is whole leaves the old file, with something past its end that
-`recover` cuts off; a kill after it leaves a journal from which `recover` makes the new one. The
-journal is a file beside the file::
-
-    "epochal journal 1\\n", old size, sums of the first and the last page
-    below it, CRC-32 of all that                                          from the beginning
-    then, appended at commit, for each run of pages: offset, length, bytes
-    "commit", new size, number of runs, CRC-32 of all records              or it was not committed
-
-It is locked by whoever writes, and removed when the change is on the disk.
+first (`epochal.writing.journal`). A kill before the journal is whole leaves the old file, with
+something past its end that `recover` cuts off; a kill after it leaves a journal from which
+`recover` makes the new one.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
-import struct
-import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from epochal.errors import TargetError
-from epochal.stores.manifest import crc32
-from epochal.writing.target import is_at, sync_folder, told, writing_to
+from epochal.writing.disk import told, write_at, writing_to
+from epochal.writing.journal import PAGE_BYTES, Journal, recover
 
-__all__ = ["Transaction", "edit_bytes", "journal_of", "recover"]
-
-MAGIC = b"epochal journal 1\n"
-HEAD = struct.Struct("<QIII")  # old size, sums of its first and last page, sum of all that
-RUN = struct.Struct("<QQ")  # offset, length
-COMMIT = struct.Struct("<8sQQI")  # mark, new size, number of runs, sum of all records before
-MARK = b"commit\0\0"
-PAGE_BYTES = 4096
-WAIT_SECONDS = 2.0  # for another process that mends the same file, which takes milliseconds
-
-
-def journal_of(path: str) -> str:
-    """The journal of a file.
-
-    >>> journal_of("/data/x.h5")
-    '/data/.x.h5.epochal-journal'
-    """
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.epochal-journal")
+__all__ = ["Transaction", "edit_bytes"]
 
 
 class Transaction(io.RawIOBase):
@@ -62,8 +34,6 @@ class Transaction(io.RawIOBase):
     ----------
     path
         The file; a new one where nothing is there, which needs no journal until its first `commit`.
-    journal
-        See `journal_of`.
 
     Raises
     ------
@@ -71,23 +41,19 @@ class Transaction(io.RawIOBase):
         The file cannot be written, or another process writes it.
     """
 
-    def __init__(self, path: str, journal: str) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
-        self._path, self._journal_path = path, journal
+        self._path = path
         self.error: TargetError | None = None
-        self._fd, self._journal = -1, -1
+        self._fd = -1
+        self._journal: Journal | None = None
         self._at = 0
         self._pages: dict[int, bytearray] = {}
         self._redoing = False
-        recover(path, journal)
+        recover(path)
         with writing_to(path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._base = self._size = os.fstat(self._fd).st_size
-
-    @property
-    def overlay_bytes(self) -> int:
-        """Bytes that are held until `commit`."""
-        return len(self._pages) * PAGE_BYTES
 
     # What h5py calls ---------------------------------------------------------
 
@@ -176,7 +142,7 @@ class Transaction(io.RawIOBase):
                 view, at = view[n:], at + n
             if len(view):
                 self._begin()
-                _write_all(self._fd, view, at)
+                write_at(self._fd, view, at)
                 self._size = max(self._size, at + len(view))
 
     def _fill_gap(self, end: int) -> None:
@@ -203,16 +169,8 @@ class Transaction(io.RawIOBase):
 
     def _begin(self) -> None:
         """Note the old size, before anything is written past it."""
-        if self._journal >= 0 or not self._base:
-            return
-        self._journal = _locked(self._journal_path, self._path)
-        if os.fstat(self._fd).st_size != self._base:
-            raise TargetError(f"{self._path}: another process has written it meanwhile")
-        os.ftruncate(self._journal, 0)
-        head = MAGIC + HEAD.pack(self._base, *_marks(self._fd, self._base), 0)[:-4]
-        _write_all(self._journal, head + struct.pack("<I", crc32(head)), 0)
-        os.fsync(self._journal)
-        sync_folder(os.path.dirname(os.path.abspath(self._path)))
+        if self._journal is None and self._base:
+            self._journal = Journal(self._path, self._fd, self._base)
 
     def commit(self) -> None:
         """Make the change, on the disk when this returns; what is written afterwards is another.
@@ -237,35 +195,19 @@ class Transaction(io.RawIOBase):
 
     def _redo(self) -> None:
         """Journal the pages, then write them where they belong."""
-        at = len(MAGIC) + HEAD.size
-        total, count = 0, 0
-        for offset, data in self._runs():
-            record = RUN.pack(offset, len(data)) + data
-            total = crc32(struct.pack("<I", total) + struct.pack("<I", crc32(record)))
-            _write_all(self._journal, record, at)
-            at += len(record)
-            count += 1
-        os.fsync(self._journal)
-        head = struct.pack("<8sQQ", MARK, self._size, count)
-        total = crc32(struct.pack("<I", total) + head)
-        self._redoing = True  # from here on it may be committed, and is for `recover` to finish
-        try:
-            _write_all(self._journal, head + struct.pack("<I", total), at)
-            os.fsync(self._journal)
-        except OSError:
-            os.ftruncate(self._journal, at)
-            os.fsync(self._journal)
-            self._redoing = False  # it is not: so it can be undone
-            raise
-        for offset, data in self._runs():
-            _write_all(self._fd, data, offset)
+        assert self._journal is not None
+        noted = self._journal.note(self._changed())
+        self._journal.commit(self._size, *noted)
+        self._redoing = True  # and for `recover` to finish, whatever comes
+        for offset, data in self._changed():
+            write_at(self._fd, data, offset)
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
         self._end_journal()
         self._redoing = False
 
-    def _runs(self) -> Iterable[tuple[int, bytes]]:
-        """Pages that were written, none of it past the old or the new end, and some at a time."""
+    def _changed(self) -> Iterable[tuple[int, bytes]]:
+        """Pages that were written, none of it past the old or the new end."""
         limit = min(self._base, self._size)
         for number in sorted(self._pages):
             first = number * PAGE_BYTES
@@ -273,11 +215,9 @@ class Transaction(io.RawIOBase):
                 yield first, bytes(self._pages[number][: limit - first])
 
     def _end_journal(self) -> None:
-        if self._journal >= 0:
-            os.unlink(self._journal_path)
-            os.close(self._journal)
-            self._journal = -1
-            sync_folder(os.path.dirname(os.path.abspath(self._path)))
+        if self._journal is not None:
+            journal, self._journal = self._journal, None
+            journal.remove()
 
     def rollback(self) -> None:
         """Leave the file as it was at the last `commit`; one that failed as it was changing the
@@ -289,16 +229,17 @@ class Transaction(io.RawIOBase):
         with writing_to(self._path):
             os.ftruncate(self._fd, self._base)
             self._size = self._base
-            if self._journal >= 0:
+            if self._journal is not None:
                 os.fsync(self._fd)
             self._end_journal()
 
     def close(self) -> None:
         """Give descriptors back; what was not committed is not done, but past the old end."""
-        for fd in (self._fd, self._journal):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._journal = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+        if self._journal is not None:
+            self._journal.close()
+        self._fd, self._journal = -1, None
         super().close()
 
     def _remembering(self) -> _Remembering:
@@ -335,192 +276,10 @@ def _copy_page(page: bytearray, number: int, view: memoryview, at: int, end: int
         view[low - at : high - at] = page[low - first : high - first]
 
 
-def _write_all(fd: int, data: Any, at: int) -> None:
-    view = memoryview(data).cast("B")
-    while len(view):
-        n = os.pwrite(fd, view, at)
-        view, at = view[n:], at + n
-
-
-def _marks(fd: int, size: int) -> tuple[int, int]:
-    """Sums of the first and the last page below a size: whether a file is the one that it was."""
-    last = max(size - PAGE_BYTES, 0)
-    return crc32(os.pread(fd, min(PAGE_BYTES, size), 0)), crc32(os.pread(fd, size - last, last))
-
-
-def _locked(journal: str, path: str) -> int:
-    """The journal, opened and locked, made where it is not there."""
-    while True:
-        fd = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise _busy(path) from None
-        if is_at(fd, journal):
-            return fd
-        os.close(fd)  # whoever had it has ended, and removed it
-
-
-def _found(journal: str, path: str) -> int | None:
-    """The journal that is there, locked; None where it is gone, maybe since another mended it."""
-    until = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            fd = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_at(fd, journal):
-                return fd
-        except BlockingIOError:
-            if time.monotonic() > until:
-                os.close(fd)
-                raise _busy(path) from None
-            time.sleep(0.01)
-        os.close(fd)
-
-
-def _busy(path: str) -> TargetError:
-    return TargetError(f"{path}: another process is writing it: wait until it is done")
-
-
-class _Committed(NamedTuple):
-    """A journal that is whole."""
-
-    new_size: int
-    runs: list[tuple[int, int, int]]  # offset in the file, offset in the journal, length
-
-
-def recover(path: str, journal: str) -> str | None:
-    """Finish or undo what a killed process left: ``"finished"``, ``"undone"``, None if nothing.
-
-    May be called again after a kill in it. Costs one ``stat`` where there is no journal.
-
-    Raises
-    ------
-    TargetError
-        The journal is in use, is that of another file, or the file cannot be written to.
-    """
-    if not os.path.exists(journal):
-        return None
-    with writing_to(path):
-        fd = _found(journal, path)
-        if fd is None:
-            return None
-        try:
-            done = _recover(path, journal, fd)
-            os.unlink(journal)
-        finally:
-            os.close(fd)
-        sync_folder(os.path.dirname(os.path.abspath(path)))
-    return done
-
-
-def _recover(path: str, journal: str, fd: int) -> str | None:
-    head = os.pread(fd, len(MAGIC) + HEAD.size, 0)
-    old = _old_file(head)
-    if old is None:
-        return None  # killed before it had changed anything
-    if not os.path.exists(path):
-        raise TargetError(f"{journal}: what it is the journal of is gone: remove it")
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        size = os.fstat(file).st_size
-        committed = _read_commit(fd, len(head))
-        if committed is None:
-            if size < old.size or _marks(file, old.size) != old.marks:
-                raise _another(path, journal)
-            os.ftruncate(file, old.size)
-            os.fsync(file)
-            return "undone" if size > old.size else None
-        if not _is_of(file, size, old, committed, fd):
-            raise _another(path, journal)
-        for offset, at, n in committed.runs:
-            _write_all(file, os.pread(fd, n, at), offset)
-        os.ftruncate(file, committed.new_size)
-        os.fsync(file)
-        return "finished"
-    finally:
-        os.close(file)
-
-
-def _another(path: str, journal: str) -> TargetError:
-    return TargetError(
-        f"{path} is not the file that {journal} is the journal of: another was put in its place. "
-        "Remove the journal"
-    )
-
-
-def _is_of(file: int, size: int, old: _Old, committed: _Committed, journal: int) -> bool:
-    """Whether a file is what a change was made to, or is half done: its first or its last page is
-    still as it was, or as it is to be.
-    """
-    if size < min(old.size, committed.new_size):
-        return False
-    if any(mine == due for mine, due in zip(_marks(file, old.size), old.marks, strict=True)):
-        return True
-    begins = (0, max(old.size - PAGE_BYTES, 0))
-    return any(_is_done(file, begin, old.size, committed, journal) for begin in begins)
-
-
-def _is_done(file: int, begin: int, size: int, committed: _Committed, journal: int) -> bool:
-    """Whether a page was to be changed, and is."""
-    there = os.pread(file, min(PAGE_BYTES, size - begin), begin)
-    page, touched = bytearray(there), False
-    for offset, at, n in committed.runs:
-        low, high = max(offset, begin), min(offset + n, begin + len(page))
-        if low < high:
-            touched = True
-            page[low - begin : high - begin] = os.pread(journal, high - low, at + low - offset)
-    return touched and bytes(page) == there
-
-
-class _Old(NamedTuple):
-    """The file before a change."""
-
-    size: int
-    marks: tuple[int, int]
-
-
-def _old_file(head: bytes) -> _Old | None:
-    if len(head) < len(MAGIC) + HEAD.size or not head.startswith(MAGIC):
-        return None
-    size, first, last, total = HEAD.unpack_from(head, len(MAGIC))
-    return _Old(int(size), (first, last)) if total == crc32(head[:-4]) else None
-
-
-def _read_commit(fd: int, at: int) -> _Committed | None:
-    """What was committed; None where the journal ends before it, or is torn."""
-    total = 0
-    runs: list[tuple[int, int, int]] = []
-    while True:
-        record = os.pread(fd, RUN.size, at)
-        if record.startswith(MARK):
-            data = os.pread(fd, COMMIT.size, at)
-            if len(data) < COMMIT.size:
-                return None
-            _, new_size, count, due = COMMIT.unpack(data)
-            whole = crc32(struct.pack("<I", total) + data[:-4]) == due and count == len(runs)
-            return _Committed(new_size, runs) if whole else None
-        if len(record) < RUN.size:
-            return None
-        offset, n = RUN.unpack(record)
-        if n > PAGE_BYTES:
-            return None
-        data = os.pread(fd, n, at + RUN.size)
-        if len(data) < n:
-            return None
-        total = crc32(struct.pack("<I", total) + struct.pack("<I", crc32(record + data)))
-        runs.append((offset, at + RUN.size, n))
-        at += RUN.size + n
-
-
-def edit_bytes(path: str, journal: str, edits: Iterable[tuple[int, Any]]) -> None:
+def edit_bytes(path: str, edits: Iterable[tuple[int, Any]]) -> None:
     """Replace bytes of a file in one step: all of `edits`, pairs of offset and bytes, or none."""
-    recover(path, journal)
-    transaction = Transaction(path, journal)
+    recover(path)
+    transaction = Transaction(path)
     try:
         for at, data in edits:
             transaction.pwrite(data, at)

@@ -19,15 +19,20 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError, FormatError, MismatchError
 from epochal.stores.blosc import Undecodable
-from epochal.stores.manifest import Manifest, manifest_from_json, manifest_json
+from epochal.stores.manifest import (
+    Manifest,
+    forget_sums,
+    manifest_from_json,
+    manifest_json,
+)
 from epochal.stores.zarr_codecs import Unreadable
 from epochal.stores.zarr_meta import parse_json
 from epochal.writing import folder
 from epochal.writing.container import Bytes, Progress
+from epochal.writing.disk import remove, writing_to
 from epochal.writing.encode import as_stored
 from epochal.writing.spec import SourceSpec
 from epochal.writing.structures import packed
-from epochal.writing.target import writing_to
 from epochal.writing.zarr_array import document, encoder, meta_of, spec_of
 
 __all__ = ["APPENDING", "ZarrContainer", "recover", "specs_in"]
@@ -180,6 +185,8 @@ class ZarrContainer:
         removed = (folder.STATE, APPENDING) if final else ()
         with writing_to(self._path):
             folder.sync_all(self._path)
+            if self._published:
+                forget_sums(self._path, self._arrays)
             folder.commit(self._path, sorted(self._staged), texts, removed)
         self._staged.clear()
         self._rows = progress.rows
@@ -189,7 +196,7 @@ class ZarrContainer:
         if self._published:
             with writing_to(self._path):
                 self._clean()
-                folder.remove_file(os.path.join(self._path, APPENDING))
+                remove(os.path.join(self._path, APPENDING))
 
     def _clean(self) -> None:
         """Remove chunks that hold no safe row, and what would have replaced others."""
@@ -344,7 +351,8 @@ def specs_in(path: str, names: Sequence[str]) -> tuple[list[SourceSpec], Progres
                 f"{path}: {name!r} cannot grow: {error}; epochal convert writes a store that can"
             ) from None
         manifest = manifest_from_json((found.get("attributes") or {}).get(MANIFEST))
-        if manifest is not None:
+        rows, chunk_rows = int(found["shape"][0]), specs[-1].chunk_rows
+        if manifest is not None and manifest.fits(-(-rows // chunk_rows)):
             sums[name] = manifest.sums
     lengths = {name: int(found["shape"][0]) for name, found in arrays.items()}
     if len(set(lengths.values())) > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet
 
 from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
 from epochal.errors import FileMissingError, FormatError, MismatchError
+from epochal.stores.sniff import natural
 
 __all__ = ["open_arrow", "open_parquet"]
 
@@ -29,7 +29,7 @@ def open_parquet(src: Any, *, sources: Sequence[str] | None, memory_bytes: int) 
     if files is None:
         path = os.fspath(src)
         if os.path.isdir(path):
-            names = sorted(os.listdir(path), key=_natural)
+            names = natural(os.listdir(path))
             files = [os.path.join(path, n) for n in names if n.endswith(".parquet")]
         else:
             files = [path]
@@ -39,10 +39,6 @@ def open_parquet(src: Any, *, sources: Sequence[str] | None, memory_bytes: int) 
 def open_arrow(src: Any, *, sources: Sequence[str] | None, memory_bytes: int) -> _Columns:
     """An Arrow file or stream; Feather, version 2, is one."""
     return _Columns(_Arrow(os.fspath(src)), sources)
-
-
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 class _Parquet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from epochal.errors import BudgetError, FormatError, MismatchError
 from epochal.execute.pool import Pool
 from epochal.execute.probe import default_threads
 from epochal.sizes import show
+from epochal.stores.sniff import natural
 
 __all__ = ["open_images"]
 
@@ -186,13 +186,9 @@ class _opened:
         self._image.close()
 
 
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def _folders(path: str) -> list[str]:
     names = [n for n in os.listdir(path) if not n.startswith(".")]
-    return sorted((n for n in names if os.path.isdir(os.path.join(path, n))), key=_natural)
+    return natural(n for n in names if os.path.isdir(os.path.join(path, n)))
 
 
 def _files(path: str) -> list[str]:
@@ -204,4 +200,4 @@ def _files(path: str) -> list[str]:
         for n in names
         if os.path.splitext(n)[1].lower() in known and os.path.isfile(os.path.join(path, n))
     ]
-    return sorted(mine, key=_natural)
+    return natural(mine)
