@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
+from epochal.stores.checks import Checks
 from epochal.stores.codecs import Bytes, Undecodable
 from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
 from epochal.stores.hdf5_facts import Chunked
-from epochal.stores.manifest import Manifest, crc32, differs
+from epochal.stores.manifest import Manifest, crc32
 from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
 from epochal.stores.strings import pad_with_nuls
 
@@ -62,7 +63,7 @@ class ChunkedSource:
         self._fill = np.frombuffer(facts.fill, dtype=self._lane)
         manifest = facts.manifest
         fits = manifest is not None and manifest.fits(len(facts.sizes))
-        self._sums = manifest.sums if manifest is not None and fits else None
+        self._checks = Checks(manifest.sums, facts.sizes) if manifest is not None and fits else None
         self._layout = Layout(
             shape=facts.shape,
             dtype=facts.dtype,
@@ -73,7 +74,7 @@ class ChunkedSource:
             kind="chunked",
             codec=describe(facts.filters),
             in_flight=self._file.in_flight,
-            checked=self._sums is not None,
+            checked=self._checks is not None,
         )
 
     @property
@@ -118,8 +119,8 @@ class ChunkedSource:
         i, n = 0, len(sizes)
         while i < n:
             if not sizes[i]:
-                if self._sums is not None:
-                    self._check(pieces.start + i, np.empty(0, np.uint8))
+                if self._checks is not None:
+                    self._check(pieces.start + i, np.empty(0, np.uint8), [0], [0])
                 target.fill(i)
                 i += 1
                 continue
@@ -128,7 +129,7 @@ class ChunkedSource:
             if plain:
                 rows = target.rows(i, j)
                 self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, rows)
-                if self._sums is not None:
+                if self._checks is not None:
                     self._check_plain(read, offsets[i], pieces.start + i, rows)
                 i = j
                 continue
@@ -137,11 +138,12 @@ class ChunkedSource:
                 buffer = np.empty(0, dtype=np.uint8)  # freed before its successor is made
                 buffer = np.empty(nbytes, dtype=np.uint8)
             self._fetch(read, buffer[:nbytes], base, pieces.start + i)
+            if self._checks is not None:
+                starts = [offset - base for offset in offsets[i:j]]
+                self._check(pieces.start + i, buffer, starts, sizes[i:j])
             while i < j:
                 at = offsets[i] - base
                 stored = buffer[at : at + sizes[i]]
-                if self._sums is not None:
-                    self._check(pieces.start + i, stored)
                 try:
                     target.decode(i, stored, masks[i] if masks else 0)
                 except Undecodable as error:
@@ -195,26 +197,26 @@ class ChunkedSource:
                 raise self._short(piece + k)
         self._fetch(read, out, offset, piece)
 
-    def _check(self, piece: int, stored: Bytes) -> None:
-        """Compare a piece with its checksum."""
-        assert self._sums is not None
-        found = crc32(stored)
-        if found != self._sums[piece]:
-            raise self._damage(piece, differs(found, int(self._sums[piece])))
+    def _check(self, first: int, data: Bytes, starts: list[int], sizes: list[int]) -> None:
+        """Compare pieces with their checksums."""
+        assert self._checks is not None
+        wrong = self._checks.wrong(first, data, starts, sizes)
+        if wrong is not None:
+            raise self._damage(*wrong)
 
     def _check_plain(self, read: Read, offset: int, piece: int, rows: Bytes) -> None:
         """The same of chunks as they are; of a last one also what comes after its rows."""
-        assert self._sums is not None
-        for at in range(0, len(rows), self._chunk_bytes):
-            stored = rows[at : at + self._chunk_bytes]
-            found = crc32(stored)
-            if len(stored) < self._chunk_bytes:
-                rest = np.empty(self._chunk_bytes - len(stored), np.uint8)
-                self._fetch(read, rest, offset + len(rows), piece)
-                found = crc32(rest, found)
-            if found != self._sums[piece]:
-                raise self._damage(piece, differs(found, int(self._sums[piece])))
-            piece += 1
+        assert self._checks is not None
+        whole = len(rows) // self._chunk_bytes
+        starts = [k * self._chunk_bytes for k in range(whole)]
+        self._check(piece, rows, starts, [self._chunk_bytes] * whole)
+        begun = rows[whole * self._chunk_bytes :]
+        if len(begun):
+            rest = np.empty(self._chunk_bytes - len(begun), np.uint8)
+            self._fetch(read, rest, offset + len(rows), piece + whole)
+            what = self._checks.wrong_piece(piece + whole, rest, crc32(begun))
+            if what is not None:
+                raise self._damage(piece + whole, what)
 
     def _fetch(self, read: Read, target: Bytes, offset: int, piece: int) -> None:
         try:

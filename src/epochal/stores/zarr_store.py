@@ -21,12 +21,12 @@ from epochal.errors import ChangedError, DamageError, EpochalError, FileMissingE
 from epochal.layout import Layout
 from epochal.stores.archive import ZipTree
 from epochal.stores.blosc import Undecodable
+from epochal.stores.checks import Checks
 from epochal.stores.codecs import Bytes
 from epochal.stores.file import File, Tree, read_whole
 from epochal.stores.manifest import (
     Manifest,
     crc32,
-    differs,
     manifest_from_json,
     manifests_beside,
 )
@@ -88,7 +88,7 @@ class ZarrSource:
         self._whole_rows = meta.chunk[1:] == meta.shape[1:]
         sizes = self._chunks.sizes
         fits = self.manifest is not None and self.manifest.fits(len(sizes))
-        self._sums = self.manifest.sums if self.manifest is not None and fits else None
+        self._checks = Checks(self.manifest.sums, sizes) if self.manifest and fits else None
         largest = int(sizes.max(initial=0))
         grouped = GROUP_BYTES if self._chunks.offsets is not None else 0
         cut = not (self._whole_rows and self._pipeline.direct) or meta.shape[0] % meta.chunk[0] != 0
@@ -104,7 +104,7 @@ class ZarrSource:
             + self._tree.copy_bytes,
             kind="chunked",
             in_flight=self._tree.in_flight,
-            checked=self._sums is not None,
+            checked=self._checks is not None,
             codec=self._pipeline.label,
         )
 
@@ -118,17 +118,21 @@ class ZarrSource:
         if not stored.all():
             fill = np.frombuffer(self._meta.fill, self._meta.dtype)[0]
             for piece in pieces[~stored].tolist():
-                self._check(piece, np.empty(0, np.uint8))
+                self._check(np.empty(0, np.uint8), [piece], [0], [0])
                 out[self._place(piece, base, len(out))] = fill
         if self._chunks.offsets is None:
             for piece in pieces[stored].tolist():
-                self._decode(piece, self._fetch(piece), base, out)
+                data = self._fetch(piece)
+                self._check(data, [piece], [0], [len(data)])
+                self._decode(piece, data, base, out)
             return
         for file, offset, n_bytes, group in self._groups(pieces[stored]):
             data = self._read(file, offset, n_bytes, group[0])
-            for piece in group:
-                at = int(self._chunks.offsets[piece]) - offset
-                self._decode(piece, data[at : at + int(self._chunks.sizes[piece])], base, out)
+            starts = (self._chunks.offsets[group] - offset).tolist()
+            sizes = self._chunks.sizes[group].tolist()
+            self._check(data, group, starts, sizes)
+            for piece, start, size in zip(group, starts, sizes, strict=True):
+                self._decode(piece, data[start : start + size], base, out)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Not offered: rows are in chunks."""
@@ -165,13 +169,19 @@ class ZarrSource:
                 sums[piece - pieces[0]] = crc32(data[at:end])
         return sums
 
-    def _check(self, piece: int, stored: Bytes) -> None:
-        """Compare a piece with its checksum, where there is one."""
-        if self._sums is not None and (found := crc32(stored)) != self._sums[piece]:
-            raise self._damage(piece, differs(found, int(self._sums[piece])))
+    def _check(self, data: Bytes, pieces: list[int], starts: list[int], sizes: list[int]) -> None:
+        """Compare pieces with their checksums, where there are some; those in a row together."""
+        done = 0
+        while self._checks is not None and done < len(pieces):
+            end = done + 1
+            while end < len(pieces) and pieces[end] == pieces[end - 1] + 1:
+                end += 1
+            wrong = self._checks.wrong(pieces[done], data, starts[done:end], sizes[done:end])
+            if wrong is not None:
+                raise self._damage(*wrong)
+            done = end
 
     def _decode(self, piece: int, stored: Bytes, base: int, out: NDArray[Any]) -> None:
-        self._check(piece, stored)
         try:
             first = piece // self._pieces * self._meta.chunk[0] - base
             direct = self._whole_rows and self._pipeline.direct
