@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from epochal.execute.scratch import open_scratch
 from epochal.layout import Layout
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, Store
+from epochal.stores.store import AnySource, Store, StoreOver
 
-__all__ = ["ChangedSource", "StoreOver", "by_chunk", "changeable", "put_rows"]
+__all__ = ["ChangedSource", "by_chunk", "changeable", "put_rows"]
 
 Rows = NDArray[np.int64]
 
@@ -194,17 +194,6 @@ class ChangedSource:
                 "with EPOCHAL_SCRATCH, or save the dataset and go on from there"
             ) from error
         self._slots[chunk] = slot
-
-
-class StoreOver:
-    """A store with other sources in the place of its own."""
-
-    def __init__(
-        self, store: Store, sources: Mapping[str, AnySource], close: Callable[[], None]
-    ) -> None:
-        self.name, self.others, self.groups = store.name, store.others, store.groups
-        self.sources = sources
-        self.close = close
 
 
 def changeable(store: Store, folder: Path) -> StoreOver:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.changes import StoreOver, by_chunk, put_rows
+from epochal.changes import by_chunk, put_rows
 from epochal.errors import MismatchError
 from epochal.layout import Layout
 from epochal.stores.hdf5_chunked import ChunkedSource
@@ -17,7 +17,7 @@ from epochal.stores.hdf5_plain import ContiguousSource
 from epochal.stores.manifest import crc32, forget_sums, read_sidecar, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, Store
+from epochal.stores.store import AnySource, Store, StoreOver
 from epochal.stores.zarr_store import ZarrSource
 from epochal.writing import hdf5, zarr
 from epochal.writing.container import Container, Progress

@@ -19,7 +19,7 @@ from epochal.splits import take_split
 from epochal.stores import open_store
 from epochal.stores.manifest import warn_of_damaged
 from epochal.stores.memory import ArrayStore
-from epochal.stores.store import AnySource, Store, Summed
+from epochal.stores.store import AnySource, SelfChecking, Store
 from epochal.view import RaggedView
 from epochal.writing.recovery import recover_all
 
@@ -113,7 +113,7 @@ def _store(target: Any, mode: str, **how: Any) -> Store:
 
 def _opened(target: Any, **how: Any) -> Store:
     store = open_store(target, **how)
-    manifests = {n: s.manifest for n, s in store.sources.items() if isinstance(s, Summed)}
+    manifests = {n: s.manifest for n, s in store.sources.items() if isinstance(s, SelfChecking)}
     warn_of_damaged(store.name, manifests)
     return store
 

@@ -314,6 +314,46 @@ def test_an_append_after_another_program_has_grown_the_file(tmp_path):
     assert found.sources[0].against == "decoding"
 
 
+def test_what_only_libhdf5_decodes_is_compared_on_reading(tmp_path):
+    path = str(tmp_path / "theirs.h5")
+    for change in (0, 1):
+        with h5py.File(path, "w") as file:
+            scaled = np.arange(40) + change * (np.arange(40) == 9)
+            file.create_dataset("scaled", data=scaled, chunks=(8,), scaleoffset=0)
+            file.create_dataset("ragged", (40,), h5py.vlen_dtype("i4"))
+            for k in range(40):
+                file["ragged"][k] = np.arange(k % 3) + change * (k == 31)
+        if not change:
+            epochal.verify(path, record=True)
+    for name, rows in (("scaled", "rows 8 to 15"), ("ragged", "rows 0 to 38")):
+        told = pytest.raises(DamageError, match=f"{rows}: its checksum is")
+        with epochal.open(path, sources=[name]) as ds, told:
+            list(ds.batches("shuffled_sequential", batch_size=7, seed=0))
+    found = epochal.verify(path)
+    assert [(b.source, b.first_row) for b in found.bad] == [("ragged/values", 0), ("scaled", 8)]
+    epochal.verify(path, record=True)
+    with epochal.open(path) as ds:
+        assert ds["scaled"][9].tolist() == 10
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_a_folder_is_recorded_as_what_it_is_opened_as(tmp_path, n_files):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for k in range(n_files):
+        with h5py.File(folder / f"{k}.h5", "w") as file:
+            file.create_dataset("y", data=np.arange(40) + 40 * k, chunks=(8,))
+    recorded = epochal.verify(folder, record=True).recorded
+    assert recorded == str(folder if n_files > 1 else folder / "0.h5")
+    assert epochal.verify(folder).sources[0].against == "checksums"
+    with h5py.File(folder / "0.h5", "r+") as file:
+        file["y"][17] = 0
+    found = epochal.verify(folder)
+    assert [(b.source, b.first_row, b.last_row) for b in found.bad] == [("y", 16, 23)]
+    with epochal.open(folder) as ds, pytest.raises(DamageError, match="rows 16 to 23"):
+        ds["y"][:]
+
+
 def test_zarr_of_others(tmp_path):
     path = str(tmp_path / "theirs.zarr")
     group = zarr.open_group(path, mode="w", zarr_format=3)

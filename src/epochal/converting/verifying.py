@@ -20,10 +20,11 @@ from epochal.execute.pool import Pool
 from epochal.execute.probe import threads_of
 from epochal.progress import row_bar
 from epochal.stores import open_store
-from epochal.stores.manifest import Manifest, crc32, manifests_beside, write_sidecar
+from epochal.stores.decoded import decoded_sums
+from epochal.stores.manifest import Manifest, manifests_beside, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import Store, Summed
+from epochal.stores.store import SelfChecking, Store, Summed
 from epochal.writing.disk import writing_to
 from epochal.writing.recovery import recover_all
 
@@ -144,8 +145,9 @@ def verify(
     budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
     recover_all(path)
     with closing(open_store(path, untrusted=untrusted)) as store:
+        if os.path.exists(store.name):  # a folder of one file is that file
+            name = os.path.realpath(store.name)
         parts = dict(_parts(store, sources))
-        noted = manifests_beside(name, local)
         total = sum(part.layout.n_rows for part in parts.values())
         bad: list[Bad] = []
         checked, manifests = [], {}
@@ -154,7 +156,7 @@ def verify(
             row_bar(total, 0, "verifying", progress) as advance,
         ):
             for part_name, part in parts.items():
-                look = _Look(part_name, part, None if record else noted[part_name], record)
+                look = _Look(part_name, part, record)
                 for result in _spread(pool, look, budget, n_threads):
                     bad += result.bad
                     look.keep(result)
@@ -166,7 +168,8 @@ def verify(
     recorded = None
     if record and not bad:
         with writing_to(name):
-            write_sidecar(name, {**noted, **manifests} if sources is not None else manifests)
+            noted = manifests_beside(name, near=True) if sources is not None else {}
+            write_sidecar(name, {**noted, **manifests})
         recorded = name
     return Verification(
         name,
@@ -210,29 +213,21 @@ class _Result:
 class _Look:
     """How one source is looked at, and what was found."""
 
-    def __init__(self, name: str, source: Source, noted: Manifest | None, record: bool) -> None:
+    def __init__(self, name: str, source: Source, record: bool) -> None:
         self.name = name
-        self._stored = isinstance(source, Summed)
-        # Sums of decoded rows are compared here; those of stored bytes by the source itself.
-        self._due = noted if noted is not None and noted.decoded else None
-        self._lost = noted is not None and noted.damaged
         # What is there now is noted, whatever was noted before.
-        self.source = source.unchecked() if record and isinstance(source, Summed) else source
+        bare = source.unchecked() if isinstance(source, SelfChecking) else source
+        self.source = bare if record else source
+        self._stored = isinstance(bare, Summed)
         self._sums: list[tuple[int, NDArray[np.uint32]]] = []
         self._record = record
         self.against = self._against()
 
     def _against(self) -> str:
         layout = self.source.layout
-        if self._due is not None:
-            fits = self._due.n_pieces == layout.n_chunks
-            self._due = self._due if fits else None
-            return "checksums" if fits else "an older state"
         if layout.checked:
             return "checksums"
-        if self._lost:
-            return "damaged checksums"
-        manifest = self.source.manifest if isinstance(self.source, Summed) else None
+        manifest = self.source.manifest if isinstance(self.source, SelfChecking) else None
         if manifest is not None:
             return "damaged checksums" if manifest.damaged else "an older state"
         return "decoding" if layout.codec else "nothing"
@@ -259,7 +254,6 @@ class _Look:
         try:
             self.source.read(start, stop, rows)
             sums = self._sums_of(start, stop, rows)
-            bad = self._compared(start, stop, sums)
         except DamageError as error:
             if stop - start == 1:
                 bad = [self._bad(start, error)]
@@ -276,28 +270,11 @@ class _Look:
         return Bad(self.name, chunk, first, last - 1, why.partition(". The ")[0])
 
     def _sums_of(self, start: int, stop: int, rows: NDArray[Any]) -> NDArray[np.uint32]:
-        if self._record and isinstance(self.source, Summed):
-            return self.source.stored_sums(start, stop)
-        if not self._record and self._due is None:
+        if not self._record:
             return np.zeros(0, np.uint32)
-        layout = self.source.layout
-        base = layout.bounds(start)[0]
-        sums = [
-            crc32(np.ascontiguousarray(rows[a - base : b - base]).reshape(-1).view(np.uint8))
-            if rows.nbytes
-            else 0
-            for a, b in map(layout.bounds, range(start, stop))
-        ]
-        return np.array(sums, np.uint32)
-
-    def _compared(self, start: int, stop: int, sums: NDArray[np.uint32]) -> list[Bad]:
-        if self._due is None:
-            return []
-        due = self._due.sums[start:stop]
-        return [
-            self._bad(start + k, "its rows are not those that were noted")
-            for k in np.flatnonzero(sums != due).tolist()
-        ]
+        if isinstance(self.source, Summed):
+            return self.source.stored_sums(start, stop)
+        return decoded_sums(self.source.layout, start, stop, rows)
 
     def keep(self, result: _Result) -> None:
         """Keep the sums of some chunks, to be noted."""

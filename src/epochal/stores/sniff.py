@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from epochal.errors import EpochalError, FileMissingError, FormatError
+from epochal.stores.decoded import with_decoded_sums
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
 from epochal.stores.file import File, Tree
 from epochal.stores.folder import LocalTree
@@ -247,7 +248,9 @@ def _folder(path: str, entries: dict[str, str], options: dict[str, Any]) -> Stor
     if not stores:
         why = f": {others[0].why}" if others else ""
         raise FormatError(f"{path}: a folder in which no file is of a format that is read{why}")
-    return stores[0] if len(stores) == 1 and not others else _joined(path, stores, others)
+    if len(stores) == 1 and not others:
+        return stores[0]
+    return with_decoded_sums(_joined(path, stores, others), path)
 
 
 def _joined(name: str, stores: list[Store], others: list[Other]) -> Store:
@@ -275,14 +278,19 @@ def matching(pattern: str) -> list[str]:
 def _open_file(file: File, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     found = _sniff(file)
     chosen = next((each for each in FORMATS if each.name == backend), found)
-    return assemble(_load(chosen.opener)(file, allow=allow, untrusted=untrusted))
+    return _whole(_load(chosen.opener)(file, allow=allow, untrusted=untrusted))
 
 
 def _open_tree(tree: Tree, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     found = _tree_format(tree)
     if found is None:
         raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
-    return assemble(_load(found.opener)(tree, allow=allow, untrusted=untrusted))
+    return _whole(_load(found.opener)(tree, allow=allow, untrusted=untrusted))
+
+
+def _whole(store: Store) -> Store:
+    """The store with what is noted beside it, and with its sparse matrices."""
+    return assemble(with_decoded_sums(store))
 
 
 def _tree_format(tree: Tree) -> TreeFormat | None:

@@ -5,7 +5,7 @@ A new format is one module that builds objects of this shape; nothing above asks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,8 +20,10 @@ __all__ = [
     "AnySource",
     "Assignable",
     "Other",
+    "SelfChecking",
     "Source",
     "Store",
+    "StoreOver",
     "Summed",
     "largest_group",
     "version_of",
@@ -48,20 +50,25 @@ def version_of(source: object) -> int:
 
 
 @runtime_checkable
-class Summed(Protocol):
-    """A source whose stored pieces can be had."""
+class SelfChecking(Protocol):
+    """A source that compares what it reads with checksums, where there are some."""
 
     @property
     def manifest(self) -> Manifest | None:
         """The checksums that it was opened with."""
         ...
 
-    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
-        """Of what is there now, a piece each."""
-        ...
-
     def unchecked(self) -> Source:
         """The same without its checksums."""
+        ...
+
+
+@runtime_checkable
+class Summed(SelfChecking, Protocol):
+    """A source whose stored pieces can be had."""
+
+    def stored_sums(self, start: int, stop: int) -> NDArray[np.uint32]:
+        """Of what is there now, a piece each."""
         ...
 
 
@@ -106,6 +113,17 @@ class Store(Protocol):
     def close(self) -> None:
         """Give back descriptors. A closed store may not be read."""
         ...
+
+
+class StoreOver:
+    """A store with other sources in the place of its own."""
+
+    def __init__(
+        self, store: Store, sources: Mapping[str, AnySource], close: Callable[[], None]
+    ) -> None:
+        self.name, self.others, self.groups = store.name, store.others, store.groups
+        self.sources = sources
+        self.close = close
 
 
 def largest_group(sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
