@@ -37,15 +37,19 @@ def blocks(source: Path) -> Iterator[np.ndarray]:
             yield batch.X
 
 
-def write_pytables(source: Path, path: Path, n_rows: int) -> None:
-    """A CArray of PyTables, Blosc 5 with shuffle."""
-    filters = tables.Filters(complevel=5, complib="blosc", shuffle=True)
-    with tables.open_file(path, "w") as file:
-        X = file.create_carray("/", "X", tables.UInt8Atom(), (n_rows, 3072), filters=filters)
-        at = 0
-        for block in blocks(source):
-            X[at : at + len(block)] = block
-            at += len(block)
+def write_pytables(complib: str) -> Callable[[Path, Path, int], None]:
+    """A CArray of PyTables, level 5 with shuffle."""
+
+    def write(source: Path, path: Path, n_rows: int) -> None:
+        filters = tables.Filters(complevel=5, complib=complib, shuffle=True)
+        with tables.open_file(path, "w") as file:
+            X = file.create_carray("/", "X", tables.UInt8Atom(), (n_rows, 3072), filters=filters)
+            at = 0
+            for block in blocks(source):
+                X[at : at + len(block)] = block
+                at += len(block)
+
+    return write
 
 
 def write_zarr(source: Path, path: Path, n_rows: int) -> None:
@@ -93,7 +97,8 @@ def write_files(source: Path, path: Path, n_rows: int) -> None:
 
 
 KINDS: dict[str, tuple[str, Callable[[Path, Path, int], None]]] = {
-    "PyTables, Blosc": ("images-{}.pytables.h5", write_pytables),
+    "PyTables, zlib": ("images-{}.pytables-zlib.h5", write_pytables("zlib")),
+    "PyTables, Blosc": ("images-{}.pytables.h5", write_pytables("blosc")),
     "Zarr, zstd, sharded": ("images-{}.zarr", write_zarr),
     "npy": ("images-{}.npy", write_npy),
     "20 HDF5 files": ("images-{}-parts", write_files),

@@ -44,10 +44,10 @@ LAYERS = {
     "opening": 8,
     "limits": 7,
     "converting": 9,
-    "datasets": 9,
-    "frameworks": 9,
-    "cli": 10,
-    "testing": 10,
+    "datasets": 10,
+    "frameworks": 10,
+    "cli": 11,
+    "testing": 11,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("h5py", "imagecodecs", "hdf5plugin", "click", "rich", "scipy", "sklearn", "torch", "zarr")

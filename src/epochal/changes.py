@@ -95,6 +95,11 @@ class ChangedSource:
         """Where the rows lie."""
         return self._base.layout
 
+    @property
+    def base(self) -> Source:
+        """The source without the changes."""
+        return self._base
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read chunks: runs that were not changed as they are stored, the others from scratch."""
         with self._lock:

@@ -24,6 +24,7 @@ from epochal.plan.plan import Plan
 from epochal.ragged import check_form
 from epochal.schemes.piles import KeyOrder
 from epochal.splits import splits_of
+from epochal.stores.memory import ArraySource, ArrayStore
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.store import AnySource, Other, Store
 from epochal.view import RaggedView, Selection, SourceView
@@ -50,6 +51,7 @@ class Dataset:
         *,
         selection: Selection | None = None,
         functions: tuple[Callable[[Any], Any], ...] = (),
+        shapings: Mapping[str, Callable[[Any], Any]] | None = None,
         measured: Measured | None = None,
     ) -> None:
         lengths = {name: source.layout.n_rows for name, source in sources.items()}
@@ -59,6 +61,7 @@ class Dataset:
         self._sources = dict(sources)
         self._selection = selection
         self._functions = functions
+        self._shapings = dict(shapings or {})
         self._measured = measured or Measured()
 
     def __len__(self) -> int:
@@ -259,8 +262,10 @@ class Dataset:
             made,
             settings,
             selection=self._selection,
-            finish=Finish(tuple(chosen), self._functions, ragged),
-            finish_is_cheap=not self._functions and ragged == "offsets",
+            finish=Finish(
+                tuple(chosen), self._functions, ragged, tuple(map(self._shapings.get, chosen))
+            ),
+            finish_is_cheap=not self._functions and not self._shapings and ragged == "offsets",
             measured=self._measured,
         )
 
@@ -315,6 +320,7 @@ class Dataset:
             self._sources,
             selection=selection,
             functions=self._functions,
+            shapings=self._shapings,
             measured=self._measured,
         )
 
@@ -331,8 +337,21 @@ class Dataset:
             self._sources,
             selection=self._selection,
             functions=functions,
+            shapings=self._shapings,
             measured=self._measured,
         )
+
+    def loaded(self) -> Dataset:
+        """The same rows in memory, decoded now; what was made of batches by `map` stays to be made.
+
+        Holds all of them.
+        """
+        sources: dict[str, AnySource] = {}
+        for name, view in self.sources.items():
+            sources[name] = view.loaded() if isinstance(view, RaggedView) else ArraySource(view[:])
+        store = ArrayStore({})
+        store.sources = sources
+        return Dataset(store, sources, functions=self._functions, shapings=self._shapings)
 
     def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, AnySource]:
         if not self._sources:

@@ -23,21 +23,24 @@ class Finish:
         names: tuple[str, ...],
         functions: tuple[Callable[[Any], Any], ...],
         ragged: str = "offsets",
+        shapings: tuple[Callable[[Any], Any] | None, ...] = (),
     ) -> None:
         self._names = names
         self._ragged = ragged
+        self._shapings = shapings or (None,) * len(names)
         self._functions = functions
         self._type = _tuple_type(names)
 
     def __call__(self, arrays: tuple[NDArray[Any] | Block, ...]) -> Any:
         """The batch of these rows, a source each."""
-        batch = self._type(*map(self._form, arrays))
+        formed = zip(self._shapings, map(self._form, arrays), strict=True)
+        batch = self._type(*(shape(rows) if shape else rows for shape, rows in formed))
         for function in self._functions:
             batch = function(batch)
         return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Finish, (self._names, self._functions, self._ragged)
+        return Finish, (self._names, self._functions, self._ragged, self._shapings)
 
     def _form(self, rows: NDArray[Any] | Block) -> Any:
         return form_of(rows.rows(), self._ragged) if isinstance(rows, Block) else rows

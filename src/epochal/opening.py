@@ -13,14 +13,16 @@ from numpy.typing import ArrayLike
 from epochal.changes import changeable
 from epochal.choosing import choose_sources
 from epochal.dataset import Dataset
-from epochal.errors import EpochalError, MismatchError
+from epochal.errors import EpochalError, MismatchError, SourceNameError
 from epochal.execute.scratch import scratch_folder
+from epochal.layout import Layout
+from epochal.spaces.natural import Shaping
+from epochal.spaces.space import Space
 from epochal.splits import take_split
 from epochal.stores import open_store
 from epochal.stores.manifest import warn_of_damaged
 from epochal.stores.memory import ArrayStore
 from epochal.stores.store import AnySource, SelfChecking, Store
-from epochal.view import RaggedView
 from epochal.writing.recovery import recover_all
 
 __all__ = ["from_arrays", "open_dataset"]
@@ -31,7 +33,7 @@ def open_dataset(
     *,
     sources: Iterable[str] | None = None,
     aliases: Mapping[str, str | tuple[str, str]] | None = None,
-    spaces: None = None,
+    spaces: Mapping[str, Space] | None = None,
     split: str | None = None,
     load_all: bool = False,
     mode: str = "r",
@@ -53,6 +55,9 @@ def open_dataset(
     aliases
         Other names of sources: ``{"images": "train/X"}``. A pair of names makes rows of varying
         length of values and offsets: ``{"tokens": ("values", "offsets")}``.
+    spaces
+        What batches of a source are (`epochal.spaces`): ``{"images": Conv2DSpace((32, 32), 3,
+        axes=("b", "c", 0, 1))}``. ``ds["images"]`` gives rows as they are stored.
     split
         A part of the rows, by name: of the file's own table of splits (Fuel's ``split`` attribute),
         or the sources of a group, without its name (``train/X`` as ``X``).
@@ -71,7 +76,6 @@ def open_dataset(
     ------
     FileMissingError, FormatError, UnsafeError, SourceNameError, MismatchError
     """
-    _only_default(spaces=(spaces, None))
     if load_all and mode != "r":
         raise MismatchError(
             f"load_all=True loads what is there for reading; mode={mode!r}: one of both"
@@ -80,11 +84,11 @@ def open_dataset(
     store = _store(target, mode, backend=backend, allow=tuple(allow), untrusted=untrusted)
     try:
         known, rows = take_split(store, split)
-        dataset = Dataset(
-            store, choose_sources(store, known, sources, aliases or {}), selection=rows
-        )
+        chosen = choose_sources(store, known, sources, aliases or {})
+        shapings = _shapings(chosen, spaces or {})
+        dataset = Dataset(store, chosen, selection=rows, shapings=shapings)
         if load_all:
-            loaded = _loaded(dataset)
+            loaded = dataset.loaded()
             store.close()
             return loaded
         return dataset
@@ -118,25 +122,21 @@ def _opened(target: Any, **how: Any) -> Store:
     return store
 
 
-def _loaded(dataset: Dataset) -> Dataset:
-    """The same rows in memory."""
-    sources: dict[str, AnySource] = {}
-    for name, view in dataset.sources.items():
-        if isinstance(view, RaggedView):
-            sources[name] = view.loaded()
-        else:
-            sources |= ArrayStore({name: view[:]}).sources
-    store = ArrayStore({})
-    store.sources = sources
-    return Dataset(store, sources)
-
-
-def _only_default(**arguments: tuple[Any, Any]) -> None:
-    for name, (given, default) in arguments.items():
-        if given != default:
-            raise MismatchError(
-                f"{name}={given!r}: this version of epochal knows only {name}={default!r}"
-            )
+def _shapings(chosen: Mapping[str, AnySource], spaces: Mapping[str, Space]) -> dict[str, Shaping]:
+    """What makes batches of sources those of the spaces that are wanted."""
+    made = {}
+    for name, space in spaces.items():
+        if name not in chosen:
+            raise SourceNameError(f"spaces of {name!r}: the sources are {', '.join(chosen)}")
+        layout = chosen[name].layout
+        if isinstance(layout, Layout):
+            made[name] = Shaping(name, layout.row_shape, layout.dtype, space)
+            continue
+        if layout.n_columns is not None:
+            raise MismatchError(f"spaces of {name!r}: ask for sparse rows by batches(ragged=)")
+        column = next(iter(layout.columns.values()))
+        made[name] = Shaping(name, column.row_shape, column.dtype, space, ragged=True)
+    return made
 
 
 def from_arrays(arrays: Mapping[str, ArrayLike] | None = None, /, **named: ArrayLike) -> Dataset:

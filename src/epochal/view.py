@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,16 @@ class SourceView:
         self._selection = selection
 
     @property
+    def source(self) -> Source:
+        """What is read: all rows of the file."""
+        return self._source
+
+    @property
+    def selection(self) -> Selection | None:
+        """Which of its rows the view has, ``(n_rows,)``; None: all."""
+        return self._selection
+
+    @property
     def layout(self) -> Layout:
         """Where the rows lie in the file."""
         return self._source.layout
@@ -54,6 +65,16 @@ class SourceView:
     def shape(self) -> tuple[int, ...]:
         """``(n_rows, *row_shape)``, of the view's rows."""
         return (len(self), *self.layout.row_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, that of rows among them."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return prod(self.shape)
 
     @property
     def dtype(self) -> np.dtype:
@@ -65,6 +86,20 @@ class SourceView:
 
     def __repr__(self) -> str:
         return f"<{self.name!r}: {self.shape} {self.dtype}>"
+
+    def part(self, start: int, stop: int) -> SourceView:
+        """The rows ``[start, stop)`` of the view, as a view: nothing is read."""
+        first, last, _ = slice(start, stop).indices(len(self))
+        rows = np.arange(first, max(first, last), dtype=np.int64)
+        chosen = rows if self._selection is None else self._selection[rows]
+        return SourceView(self.name, self._source, chosen, self.axes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, in memory: what ``np.asarray(view)`` gives."""
+        if copy is False:
+            raise ValueError(f"rows of {self.name!r} lie in a file: they cannot but be copied")
+        rows: NDArray[Any] = self[:]
+        return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def __getitem__(self, key: Any) -> Any:
         """Decodes each touched chunk once; holds the result and a run of chunks."""

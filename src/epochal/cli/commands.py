@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "epochal.cli.convert",
     "shuffle": "epochal.cli.shuffle",
     "verify": "epochal.cli.verify",
+    "svhn": "epochal.cli.svhn",
     "demo": "epochal.cli.demo",
 }
 

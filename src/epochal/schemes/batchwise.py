@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from epochal.schemes.deal import Deal, EvenDeal, even_cut
-from epochal.schemes.legacy import LegacySeed, shuffled
+from epochal.schemes.legacy import Draw, LegacySeed, shuffled
 from epochal.schemes.orders import ArrayOrder, BatchOrder, Numbers, Order
 from epochal.schemes.philox import Stream
 from epochal.schemes.piles import KeyOrder
@@ -41,11 +41,14 @@ class BatchwiseShuffledSequential(Scheme):
     def _legacy_batches(self) -> Numbers:
         seed = self._request.seed
         assert isinstance(seed, LegacySeed)
+        order = seed.order(self.epoch, self.legacy_draw())
+        return order[order < self._n_shuffled]
+
+    def legacy_draw(self) -> Draw[Numbers]:
+        """See `Scheme`."""
         # Without a batch_size Pylearn2 shuffles as many batches as were asked for, though rounding
         # up may have made the last ones empty; those draw like the others and are then left out.
-        drawn = self._request.num_batches or self._n_shuffled
-        order = seed.order(self.epoch, shuffled(drawn))
-        return order[order < self._n_shuffled]
+        return shuffled(self._request.num_batches or self._n_global)
 
     def _short(self) -> tuple[int, int]:
         """Rows of the short global batch, and its place; ``(0, n_global)`` if it is not yielded."""

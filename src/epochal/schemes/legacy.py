@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import SchemeError
 
-__all__ = ["LegacySeed", "sequences", "shuffled", "uniform"]
+__all__ = ["Draw", "LegacySeed", "sequences", "shuffled", "uniform"]
 
 Numbers = NDArray[np.int64]
 T = TypeVar("T")

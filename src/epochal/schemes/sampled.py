@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from epochal.errors import SchemeError
 from epochal.schemes.deal import Deal, EvenDeal
-from epochal.schemes.legacy import LegacySeed, uniform
+from epochal.schemes.legacy import Draw, LegacySeed, uniform
 from epochal.schemes.orders import ArrayOrder, Order, SliceOrder, UniformOrder
 from epochal.schemes.philox import Stream
 from epochal.schemes.scheme import Request, Scheme
@@ -43,9 +46,13 @@ class RandomUniform(Scheme):
     def _make_order(self) -> Order:
         seed = self._request.seed
         if isinstance(seed, LegacySeed):
-            draw = uniform(self.n_rows, self.limited_positions)
+            draw = self.legacy_draw()
             return ArrayOrder(lambda: seed.order(self.epoch, draw), 8 * self.limited_positions)
         return UniformOrder(self._keys(Stream.UNIFORM), self.n_rows)
+
+    def legacy_draw(self) -> Draw[NDArray[np.int64]]:
+        """See `Scheme`."""
+        return uniform(self.n_rows, self.limited_positions)
 
 
 @final
@@ -69,10 +76,18 @@ class RandomSlice(RandomUniform):
 
     def _make_order(self) -> Order:
         seed = self._request.seed
-        n_starts = self.n_rows - self._group + 1
         if isinstance(seed, LegacySeed):
-            draw = uniform(n_starts, self._n_global)
+            draw = self.legacy_draw()
             starts: Order = ArrayOrder(lambda: seed.order(self.epoch, draw), 8 * self._n_global)
         else:
-            starts = UniformOrder(self._keys(Stream.SLICES), n_starts)
+            starts = UniformOrder(self._keys(Stream.SLICES), self._n_starts)
         return SliceOrder(starts, self._group)
+
+    @property
+    def _n_starts(self) -> int:
+        """Rows at which a slice may begin."""
+        return self.n_rows - self._group + 1
+
+    def legacy_draw(self) -> Draw[NDArray[np.int64]]:
+        """See `Scheme`."""
+        return uniform(self._n_starts, self._n_global)

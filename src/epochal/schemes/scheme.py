@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import SchemeError
 from epochal.schemes.deal import Deal, EvenDeal, uneven_cut
-from epochal.schemes.legacy import LegacySeed
+from epochal.schemes.legacy import Draw, LegacySeed
 from epochal.schemes.orders import Order, Rows
 from epochal.schemes.philox import Keys, Stream
 
@@ -115,6 +115,12 @@ class Scheme(ABC):
     def _group(self) -> int:
         """Rows of a full global batch."""
         return self.batch_size * self.world
+
+    def legacy_draw(self) -> Draw[Any]:
+        """What Pylearn2's iterator of this kind draws from its `RandomState` in an epoch: the
+        order, and whatever else leaves the generator where it left it.
+        """
+        return lambda rng: None
 
     def _keys(self, stream: Stream) -> Keys:
         assert isinstance(self._request.seed, int)

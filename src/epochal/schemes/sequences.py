@@ -9,7 +9,7 @@ import numpy as np
 
 from epochal.errors import SchemeError
 from epochal.schemes.deal import Deal, TableDeal
-from epochal.schemes.legacy import LegacySeed, sequences
+from epochal.schemes.legacy import Draw, LegacySeed, sequences
 from epochal.schemes.orders import ArrayOrder, Numbers, Order
 from epochal.schemes.philox import Keys, Stream
 from epochal.schemes.piles import argsort_keys
@@ -43,12 +43,20 @@ class EvenSequences(Scheme):
     @cached_property
     def _rows_and_starts(self) -> tuple[Numbers, Numbers]:
         r = self._request
-        lengths = np.zeros(r.n_rows, np.int64) if r.lengths is None else r.lengths
         if isinstance(r.seed, LegacySeed):
-            return r.seed.order(self.epoch, sequences(lengths, self._group))
-        return _by_keys(
-            lengths, self._group, self._keys(Stream.LENGTHS), self._keys(Stream.LENGTH_BATCHES)
-        )
+            return r.seed.order(self.epoch, self.legacy_draw())
+        keys = self._keys(Stream.LENGTHS), self._keys(Stream.LENGTH_BATCHES)
+        return _by_keys(self._lengths, self._group, *keys)
+
+    @property
+    def _lengths(self) -> Numbers:
+        """Of each row; where none were given they are all alike."""
+        r = self._request
+        return np.zeros(r.n_rows, np.int64) if r.lengths is None else r.lengths
+
+    def legacy_draw(self) -> Draw[tuple[Numbers, Numbers]]:
+        """See `Scheme`."""
+        return sequences(self._lengths, self._group)
 
     def _make_deal(self) -> Deal:
         return TableDeal(self._rows_and_starts[1], self.rank, self.world)

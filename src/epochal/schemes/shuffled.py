@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import SchemeError
 from epochal.schemes.deal import even_cut
-from epochal.schemes.legacy import LegacySeed, shuffled
+from epochal.schemes.legacy import Draw, LegacySeed, shuffled
 from epochal.schemes.orders import ArrayOrder, Order
 from epochal.schemes.philox import Keys, Stream
 from epochal.schemes.piles import KeyOrder
@@ -32,9 +32,13 @@ class ShuffledSequential(Scheme):
     def _make_order(self) -> Order:
         seed = self._request.seed
         if isinstance(seed, LegacySeed):
-            n = self.n_rows
-            return ArrayOrder(lambda: seed.order(self.epoch, shuffled(n)), 8 * n)
+            draw = self.legacy_draw()
+            return ArrayOrder(lambda: seed.order(self.epoch, draw), 8 * self.n_rows)
         return KeyOrder(self._keys(Stream.ROWS), self.n_rows, self._request.order_rows)
+
+    def legacy_draw(self) -> Draw[NDArray[np.int64]]:
+        """See `Scheme`."""
+        return shuffled(self.n_rows)
 
     @property
     def keys(self) -> Keys | None:

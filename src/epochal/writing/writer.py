@@ -160,6 +160,11 @@ class Writer:
             self.abandon(error)
             raise
 
+    def missing(self) -> list[tuple[int, int]]:
+        """Ranges of rows below the last, or below those that were announced, that nobody wrote."""
+        end = self._end if self._declared is None else self._declared
+        return self._covered.missing(end)
+
     def _checked(self, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         missing = [name for name in self.specs if name not in given]
         extra = [name for name in given if name not in self.specs]
