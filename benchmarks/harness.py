@@ -112,7 +112,7 @@ def images(folder: Path, n_rows: int = IMAGE_ROWS) -> Path:
     def write(file: h5py.File) -> None:
         chunks = (min(100, n_rows), 3072)
         X = file.create_dataset("X", (n_rows, 3072), "u1", chunks=chunks, compression="gzip")
-        write_chunks(X, lambda rng, n: _images(rng, n))
+        write_chunks(X, lambda rng, n: image_rows(rng, n))
         y = np.random.default_rng(0).integers(0, LABELS, n_rows)
         file.create_dataset("y", data=y, chunks=(min(8192, n_rows),), compression="gzip")
 
@@ -154,7 +154,8 @@ def write_chunks(
             dataset.id.write_direct_chunk((start,) + (0,) * (dataset.ndim - 1), stored)
 
 
-def _images(rng: np.random.Generator, n: int) -> np.ndarray:
+def image_rows(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Some of the images, ``(n, 3072)``."""
     at = np.linspace(0, 4, 32, dtype=np.float32)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(5, dtype=np.float32)))  # (32, 5)
     field = weights @ rng.random((n, 3, 5, 5), np.float32) @ weights.T  # (n, colour, height, width)

@@ -93,3 +93,13 @@ def test_writing_files(tmp_path, monkeypatch, capsys):
         assert file["y"][:5].tolist() == [9] * 5
         assert other["y"][[3, 7]].tolist() == [1, 2]
         assert not other["X"][10:20].any()
+
+
+def test_coming_from_pylearn2(tmp_path, monkeypatch, capsys):
+    """Every block of the page runs, one after another."""
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(code("from-pylearn2.md")), {"__name__": "__page__"})
+    said = capsys.readouterr().out
+    assert "(1000, 3072)" in said
+    assert "(3, 32, 32, 232) (232, 10)" in said
+    assert (tmp_path / "halved.h5").exists()

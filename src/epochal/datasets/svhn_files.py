@@ -8,6 +8,7 @@ with Unsupervised Feature Learning", NIPS Workshop 2011. In each, ``X`` is 32 x 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -93,7 +94,7 @@ def original(folder: str | os.PathLike[str], name: str) -> Original:
     if shape != (*IMAGE, n) or dtype != np.uint8:
         raise FormatError(
             f"{path}: X is 32 x 32 x 3 x n uint8; found {' x '.join(map(str, shape))} {dtype}"
-            + (": its axes are in another order" if sorted(shape) == sorted((*IMAGE, n)) else "")
+            + (": its axes are in another order" if Counter(IMAGE) <= Counter(shape) else "")
         )
     if int(np.prod(label_shape)) != n:
         raise FormatError(f"{path}: X has {n} examples, y has {int(np.prod(label_shape))} labels")

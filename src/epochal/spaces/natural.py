@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from epochal.errors import MismatchError
+from epochal.ragged import Ragged
 from epochal.spaces.dense import Conv2DSpace, IndexSpace, VectorSpace
 from epochal.spaces.sequences import IndexSequenceSpace, VectorSequenceSpace
 from epochal.spaces.space import Space
@@ -51,10 +52,12 @@ class Shaping:
     ) -> None:
         self._name, self._space, self._ragged = name, space, ragged
         self._shape = (*row_shape, 1) if len(row_shape) == 2 else row_shape
+        if isinstance(space, IndexSpace):
+            self._shape = (prod(row_shape),)
         try:
             self._own = _own(self._shape, space, ragged)
-            if not ragged:
-                self(np.empty((0, *row_shape), dtype))
+            none = np.empty((0, *row_shape), dtype)
+            self(Ragged(none, np.zeros(1, np.int64)) if ragged else none)
         except MismatchError as error:
             what = "items" if ragged else "rows"
             raise MismatchError(
