@@ -184,7 +184,7 @@ def _matrix_head(stream: _Stream, path: str) -> tuple[str, tuple[int, ...], int,
     if flags & 0xFF in (16, 17):  # functions and opaque objects have other headers
         return "", (), flags & 0xFF, flags
     code, n_bytes = stream.tag()
-    if code != 5 or not 8 <= n_bytes <= 4 * MOST_AXES:
+    if code != 5 or n_bytes % 4 or not 8 <= n_bytes <= 4 * MOST_AXES:
         raise _broken(path, f"an array has {n_bytes} bytes of sizes")
     shape = struct.unpack(f"{stream.order}{n_bytes // 4}i", stream.padded(n_bytes))
     if min(shape) < 0:
