@@ -3,6 +3,7 @@
 import struct
 import tracemalloc
 import zlib
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import epochal
+from epochal.converting.inputs import open_input
 from epochal.converting.inputs.mat5 import variables
 from epochal.errors import FormatError
 
@@ -210,3 +213,19 @@ def test_what_does_not_inflate_at_the_end_is_told(tmp_path):
     path.write_bytes(header + struct.pack("<II", 15, len(squeezed)) + squeezed)
     with pytest.raises(FormatError, match="does not inflate"):
         whole(variables(path)["X"])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_rows_on_the_last_axis_are_converted_in_bounded_memory(tmp_path, compressed):
+    """60 MB in 24 MiB; labels beside them, as doubles that are stored as bytes."""
+    X = np.random.default_rng(0).integers(0, 16, (30, 100, 20_000), "u1")
+    y = np.arange(20_000.0) % 7
+    scipy.io.savemat(tmp_path / "a.mat", {"X": X, "y": y[:, None]}, do_compression=compressed)
+    out = tmp_path / "a.h5"
+    epochal.convert(tmp_path / "a.mat", out, axis={"X": -1}, memory="24MiB", compression=None)
+    with epochal.open(out) as ds:
+        assert np.array_equal(ds["X"][:], np.moveaxis(X, -1, 0))
+        assert np.array_equal(ds["y"][:], y)
+    with closing(open_input(tmp_path / "a.mat", axis={"X": -1}, memory_bytes=1 << 20)) as given:
+        tail = [block["X"] for block in given.blocks(19_000)]
+        assert np.array_equal(np.concatenate(tail), np.moveaxis(X, -1, 0)[19_000:])

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from epochal.converting.inputs.mat5 import Variable, variables
 from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
 from epochal.errors import BudgetError, FormatError, MismatchError, SourceNameError
 from epochal.sizes import show
@@ -37,7 +38,8 @@ def open_mat(
 class MatInput:
     """Variables as sources; a matrix of one row or one column is a source of numbers.
 
-    SciPy reads a variable whole, so all that are wanted have to fit in `memory_bytes` together.
+    Variables whose rows are on the last axis are read as streams, where the file is of version 5.
+    SciPy reads the others whole, so those that are wanted have to fit in `memory_bytes` together.
     """
 
     def __init__(
@@ -71,19 +73,31 @@ class MatInput:
                 f"{path}: sources of one dataset have equally many rows: {told}; choose with "
                 "sources=, or name the axis of rows with axis="
             )
-        needed = sum(prod(plain[name]) * ITEM_BYTES[there[name][1]] for name in picked)
+        self.rows: int | None = next(iter(rows.values()))
+        streams = _streams(path)
+        self._streams = {
+            name: streams[name]
+            for name in picked
+            if name in streams and self._axes[name] == len(plain[name]) - 1
+        }
+        whole = [name for name in picked if name not in self._streams]
+        needed = sum(prod(plain[name]) * ITEM_BYTES[there[name][1]] for name in whole)
         if needed > memory_bytes:
             raise BudgetError(
-                f"{path}: {', '.join(picked)} take {show(needed)}, and SciPy reads a variable "
+                f"{path}: {', '.join(whole)} take {show(needed)}, and SciPy reads a variable "
                 f"whole: memory= leaves {show(memory_bytes)}. Give more memory, fewer sources=, or "
-                "save the file with -v7.3"
+                "save the file with -v7.3, or with rows on the last axis, and name it with axis="
             )
-        self.rows: int | None = next(iter(rows.values()))
-        self._arrays: dict[str, NDArray[Any]] = self._load(picked)
-        self.sources = {
-            name: InputSource(name, array.shape[1:], array.dtype)
-            for name, array in self._arrays.items()
-        }
+        self._arrays: dict[str, NDArray[Any]] = self._load(whole) if whole else {}
+        self.sources = {name: self._source(name, plain[name]) for name in picked}
+
+    def _source(self, name: str, shape: tuple[int, ...]) -> InputSource:
+        stream = self._streams.get(name)
+        if stream is None:
+            array = self._arrays[name]
+            return InputSource(name, array.shape[1:], array.dtype)
+        assert stream.dtype is not None
+        return InputSource(name, shape[:-1] if prod(shape[:-1]) != 1 else (), stream.dtype)
 
     def _list(self) -> list[tuple[str, tuple[int, ...], str]]:
         try:
@@ -95,7 +109,8 @@ class MatInput:
 
     def _load(self, names: list[str]) -> dict[str, NDArray[Any]]:
         try:
-            found = scipy.io.loadmat(self.name, variable_names=names)
+            # With the dtypes that they have in MATLAB, whatever their numbers are stored as.
+            found = scipy.io.loadmat(self.name, variable_names=names, mat_dtype=True)
         except Exception as error:
             raise FormatError(f"{self.name}: cannot be read: {error}") from error
         made = {}
@@ -106,18 +121,34 @@ class MatInput:
 
     def blocks(self, start: int = 0) -> Iterator[Block]:
         """See `Input`."""
-        row_bytes = sum(array[:1].nbytes for array in self._arrays.values())
+        row_bytes = sum(prod(s.row_shape) * s.dtype.itemsize for s in self.sources.values())
         step = max(1, BLOCK_BYTES // max(row_bytes, 1))
         assert self.rows is not None
+        streams = {name: each.blocks(step, start) for name, each in self._streams.items()}
         for at in range(start, self.rows, step):
-            yield {
-                name: np.ascontiguousarray(array[at : at + step])
-                for name, array in self._arrays.items()
-            }
+            block = {name: array[at : at + step] for name, array in self._arrays.items()}
+            block |= {name: _rows_of(next(stream)) for name, stream in streams.items()}
+            yield {name: np.ascontiguousarray(block[name]) for name in self.sources}
+        for stream in streams.values():  # to its end, where what is compressed has its checksum
+            next(stream, None)
 
     def close(self) -> None:
         """Let go of the arrays."""
         self._arrays = {}
+
+
+def _streams(path: str) -> dict[str, Variable]:
+    """Variables that can be read in parts; none of a file of version 4."""
+    try:
+        return {name: each for name, each in variables(path).items() if each.dtype is not None}
+    except FormatError:  # SciPy, which listed the file, says what is wrong with it
+        return {}
+
+
+def _rows_of(block: NDArray[Any]) -> NDArray[Any]:
+    """A block with its rows first; of one number each ``(n,)``."""
+    rows = np.moveaxis(block, -1, 0)
+    return rows.reshape(len(rows)) if prod(rows.shape[1:]) == 1 else rows
 
 
 def _axis(path: str, name: str, shape: tuple[int, ...], axis: int | Mapping[str, int]) -> int:
