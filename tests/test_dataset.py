@@ -408,11 +408,24 @@ def test_load_all_needs_the_file_no_longer(tmp_path):
     assert {b.X.tobytes() for b in ds.batches(batch_size=N)} == {X.tobytes()}
 
 
-@pytest.mark.parametrize("argument", [{"mode": "w"}, {"spaces": {}}], ids=str)
-def test_arguments_of_later_versions_are_refused(tmp_path, argument):
+def test_a_mode_that_is_none_is_refused(tmp_path):
     path = write(tmp_path / "a.h5", X=X)
-    with pytest.raises(MismatchError, match=f"{next(iter(argument))}="):
-        epochal.open(path, **argument)
+    with pytest.raises(MismatchError, match="mode='w' is not one of: 'r', 'c', 'r\\+'"):
+        epochal.open(path, mode="w")
+
+
+def test_views_are_sliced_without_reading_and_go_to_numpy_whole(tmp_path):
+    with epochal.open(write(tmp_path / "a.h5", X=X)) as ds:
+        view = ds["X"]
+        assert (view.ndim, view.size) == (X.ndim, X.size)
+        assert np.array_equal(np.asarray(view), X)
+        assert np.asarray(view, "f8").dtype == np.float64
+        with pytest.raises(ValueError, match="cannot but be copied"):
+            np.asarray(view, copy=False)
+        part = view.part(3, -2).part(1, 1000)
+        assert np.array_equal(part, X[4:-2])
+        assert np.array_equal(part[[0, -1]], X[[4, -3]])
+        assert len(view.part(5, 2)) == 0
 
 
 def test_a_dataset_in_a_pickle_reads_the_same_rows(ds):
