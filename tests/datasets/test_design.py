@@ -427,6 +427,29 @@ def test_images_in_a_file_that_is_open_for_writing(tmp_path):
         same(file["images"][:], images)
 
 
+def test_axes_of_images_on_disk_may_change(tmp_path):
+    """They are those of the views, not those of the file."""
+    path = str(tmp_path / "a.h5")
+    images = rows_of().reshape(N, *SHAPE)
+    with h5py.File(path, "w") as file:
+        file["images"] = images
+    with HDF5Dataset(path, topo_view="images") as ds:
+        before = np.asarray(ds.X)
+        ds.set_view_converter_axes(("c", 0, 1, "b"))
+        same(ds.X, before)
+        same(ds.get_topological_view(), images.transpose(3, 1, 2, 0))
+        same(np.concatenate(list(ds.iterator(batch_size=77))), before)
+
+
+def test_whole_numbers_go_into_floats_that_hold_them(tmp_path):
+    with DenseDesignMatrixPyTables.open(write(tmp_path / "a.h5")) as ds:
+        ds.set_design_matrix(rows_of("int64"))
+        assert ds.X.dtype == np.float32
+        ds.set_design_matrix(np.full((1, DIM), (1 << 30) + 1), start=5)
+        assert ds.X.dtype == np.float64
+        assert ds.X[5, 0] == (1 << 30) + 1
+
+
 def test_resize(tmp_path):
     path = write(tmp_path / "a.h5", title="Digits")
     watched = Unchanged(path)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.casting import keeps
 from epochal.changes import ChangedSource
 from epochal.dataset import Dataset
 from epochal.datasets.converter import DefaultViewConverter
@@ -159,7 +160,8 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
             )
         dim = converter.topo_space.get_total_dimension()
         there, back = converter.topo_view_to_design_mat, converter.design_mat_to_topo_view
-        self.view_converter = converter
+        # One of its own: what the user makes of its axes says nothing of the file's.
+        self.view_converter = DefaultViewConverter(converter.shape, converter.axes)
         if _in_file(images.source):
             source = MappedEdits(images.source, there, (dim,), images.dtype, inverse=back)
             self.X = SourceView("X", source, images.selection)
@@ -217,11 +219,12 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         n = self.get_num_examples()
         if start + len(rows) > n:
             raise RowError(f"rows {start} to {start + len(rows) - 1} of a dataset of {n} examples")
+        fits = rows.shape[1:] == self.X.shape[1:]
         for at, block in blocks_of(rows):  # before anything is changed
             no_nan(block, "X", start + at)
-        whole = start == 0 and len(rows) == n
-        if rows.shape[1:] != self.X.shape[1:] or not _holds(self.X.dtype, rows.dtype):
-            self._widen(rows, whole=whole)
+            fits = fits and _holds(self.X.dtype, block)
+        if not fits:
+            self._widen(rows, whole=start == 0 and len(rows) == n)
         if converter is not None:
             self.view_converter = converter
         for at, block in blocks_of(rows):
@@ -441,9 +444,9 @@ def _alike(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
     return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
-def _holds(dtype: np.dtype, given: np.dtype) -> bool:
-    """Whether rows of a dtype may go into another: floats are rounded."""
-    return np.can_cast(given, dtype, "safe") or dtype.kind == given.kind == "f"
+def _holds(dtype: np.dtype, rows: NDArray[Any]) -> bool:
+    """Whether rows may go into a dtype: floats are rounded, nothing else may be lost."""
+    return keeps(rows, dtype) or dtype.kind == rows.dtype.kind == "f"
 
 
 def _place_of(given: Any) -> tuple[str | None, str]:
