@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,22 +105,22 @@ class EvenDeal(Deal):
         full, short = divmod(n_positions, batch_size * world)
         return cls(batch_size, rank, world, full, short, full)
 
-    @property
+    @cached_property
     def _part(self) -> tuple[int, int]:
         """The rank's part of the short global batch."""
         return self.rank * self.short // self.world, (self.rank + 1) * self.short // self.world
 
-    @property
+    @cached_property
     def _part_rows(self) -> int:
         low, high = self._part
         return high - low
 
-    @property
+    @cached_property
     def n_batches(self) -> int:
         """Batches of this rank."""
         return self.full + (self._part_rows > 0)
 
-    @property
+    @cached_property
     def n_positions(self) -> int:
         """Rows of this rank."""
         return self.full * self.batch_size + self._part_rows
