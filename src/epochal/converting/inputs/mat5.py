@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import FormatError
+from epochal.errors import FormatError, MismatchError, RowError
 
 __all__ = ["Variable", "variables"]
 
@@ -73,8 +74,14 @@ class Variable:
         Raises
         ------
         FormatError
-            The file ends too early, or does not inflate.
+            The file ends too early, or does not inflate; its shape is none that its data can have.
+        MismatchError, RowError
+            `n` is below 1; `start` is outside of the last axis.
         """
+        if n < 1:
+            raise MismatchError(f"blocks of {n} along the last axis: ask for 1 or more")
+        if not 0 <= start <= self.shape[-1]:
+            raise RowError(f"{self.path}: {self.name!r} has {self.shape[-1]} rows, no row {start}")
         if self.dtype is None:
             raise FormatError(f"{self.path}: {self.name!r} is a {self.kind}, no array of numbers")
         row = prod(self.shape[:-1])
@@ -83,16 +90,22 @@ class Variable:
             _matrix_head(stream, self.path)
             code, n_bytes = stream.tag()
             stored = _stored_type(code, self.order, self.path, self.name)
+            if stored.kind == "f" and self.dtype.kind != "f":
+                raise _broken(self.path, f"{self.name!r} is {self.kind}, stored as {stored}")
+            # NumPy makes no array, not even an empty one, of axes that are longer together.
+            if prod(length or 1 for length in self.shape) > sys.maxsize // 8:
+                raise _broken(self.path, f"{self.name!r} is of shape {self.shape}")
             if n_bytes != row * self.shape[-1] * stored.itemsize:
                 raise _broken(
                     self.path,
                     f"{self.name!r} of shape {self.shape} has {n_bytes} bytes of {stored}",
                 )
             stream.skip(row * start * stored.itemsize)
-            for at in range(start, self.shape[-1], max(n, 1)):
+            for at in range(start, self.shape[-1], n):
                 m = min(n, self.shape[-1] - at)
                 data = np.frombuffer(stream.take(row * m * stored.itemsize), stored)
-                block = data.astype(self.dtype, copy=False)
+                with np.errstate(all="ignore"):  # of floats that float32 does not hold
+                    block = data.astype(self.dtype, copy=False)
                 yield block.reshape(*self.shape[:-1], m, order="F")
             stream.finish()
 
@@ -216,7 +229,9 @@ class _Stream:
     def take(self, n: int) -> bytes | bytearray:
         """The next bytes."""
         if self._small is not None:
-            data, self._small = self._small[:n], None
+            data, self._small = self._small[:n], self._small[n:]
+            if len(data) < n:
+                raise self._short()
             return data
         return self._take(n)
 

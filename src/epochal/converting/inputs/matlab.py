@@ -18,9 +18,9 @@ from epochal.sizes import show
 
 __all__ = ["open_mat"]
 
-ITEM_BYTES = {
-    **{"double": 8, "single": 4, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2},
-    **{"int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "logical": 1},
+DTYPES = {  # of rows, by MATLAB's class: whatever their numbers are stored as
+    **{"double": "f8", "single": "f4", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
+    **{"int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8", "logical": "u1"},
 }
 
 
@@ -51,8 +51,13 @@ class MatInput:
     ) -> None:
         self.name = path
         self.attrs: Mapping[str, Any] = {}
-        there = {name: (shape, kind) for name, shape, kind in self._list()}
-        plain = {name: shape for name, (shape, kind) in there.items() if kind in ITEM_BYTES}
+        seen = _variables(path)
+        # SciPy lists sparse truth values as "logical".
+        there = {
+            name: (shape, "sparse" if name in seen and seen[name].kind == "sparse" else kind)
+            for name, shape, kind in self._list()
+        }
+        plain = {name: shape for name, (shape, kind) in there.items() if kind in DTYPES}
         if sources is not None:
             for name in chosen(path, there, sources):
                 if name not in plain:
@@ -74,21 +79,23 @@ class MatInput:
                 "sources=, or name the axis of rows with axis="
             )
         self.rows: int | None = next(iter(rows.values()))
-        streams = _streams(path)
         self._streams = {
-            name: streams[name]
+            name: seen[name]
             for name in picked
-            if name in streams and self._axes[name] == len(plain[name]) - 1
+            if name in seen
+            and seen[name].dtype is not None
+            and self._axes[name] == len(plain[name]) - 1
         }
         whole = [name for name in picked if name not in self._streams]
-        needed = sum(prod(plain[name]) * ITEM_BYTES[there[name][1]] for name in whole)
+        dtypes = {name: np.dtype(DTYPES[there[name][1]]) for name in whole}
+        needed = sum(prod(plain[name]) * dtype.itemsize for name, dtype in dtypes.items())
         if needed > memory_bytes:
             raise BudgetError(
                 f"{path}: {', '.join(whole)} take {show(needed)}, and SciPy reads a variable "
                 f"whole: memory= leaves {show(memory_bytes)}. Give more memory, fewer sources=, or "
                 "save the file with -v7.3, or with rows on the last axis, and name it with axis="
             )
-        self._arrays: dict[str, NDArray[Any]] = self._load(whole) if whole else {}
+        self._arrays: dict[str, NDArray[Any]] = self._load(dtypes) if whole else {}
         self.sources = {name: self._source(name, plain[name]) for name in picked}
 
     def _source(self, name: str, shape: tuple[int, ...]) -> InputSource:
@@ -107,15 +114,17 @@ class MatInput:
                 f"{self.name}: not a MATLAB file that can be read: {error}"
             ) from error
 
-    def _load(self, names: list[str]) -> dict[str, NDArray[Any]]:
+    def _load(self, dtypes: Mapping[str, np.dtype]) -> dict[str, NDArray[Any]]:
         try:
-            # With the dtypes that they have in MATLAB, whatever their numbers are stored as.
-            found = scipy.io.loadmat(self.name, variable_names=names, mat_dtype=True)
+            # Not with mat_dtype=, which drops imaginary parts.
+            found = scipy.io.loadmat(self.name, variable_names=list(dtypes))
         except Exception as error:
             raise FormatError(f"{self.name}: cannot be read: {error}") from error
         made = {}
-        for name in names:
+        for name, dtype in dtypes.items():
             array = np.moveaxis(found[name], self._axes[name], 0)
+            if not np.iscomplexobj(array):
+                array = array.astype(dtype, copy=False)
             made[name] = array.reshape(len(array)) if prod(array.shape[1:]) == 1 else array
         return made
 
@@ -137,11 +146,11 @@ class MatInput:
         self._arrays = {}
 
 
-def _streams(path: str) -> dict[str, Variable]:
-    """Variables that can be read in parts; none of a file of version 4."""
+def _variables(path: str) -> dict[str, Variable]:
+    """Variables that may be read in parts; none of a file of version 4."""
     try:
-        return {name: each for name, each in variables(path).items() if each.dtype is not None}
-    except FormatError:  # SciPy, which listed the file, says what is wrong with it
+        return variables(path)
+    except FormatError:  # SciPy, which lists the file, says what is wrong with it
         return {}
 
 
