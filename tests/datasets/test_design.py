@@ -102,6 +102,8 @@ def test_what_is_there(ds):
     same(y, labels_of()[[5, 5, 2]])
     with pytest.raises(SourceNameError, match="no source 'images'"):
         ds.get(("images",), 3)
+    with pytest.raises(RowError, match="300"):
+        ds.get(("features",), [300])
     same(ds.get_topological_view(), rows_of().reshape(N, 3, 4, 5).transpose(0, 2, 3, 1))
     assert ds.view_shape() == ds.weights_view_shape() == list(SHAPE)
     assert ds.get_topo_batch_axis() == 0
@@ -288,6 +290,9 @@ def test_to_be_looked_at(ds):
         ({"X": np.zeros((3, 2)), "y": np.array([0, 1, 5]), "y_labels": 5}, "label 5, outside"),
         ({"X": np.zeros((3, 2)), "y": np.zeros(3), "y_labels": 5}, "not whole numbers"),
         ({"X": np.zeros((3, 2)), "y_labels": 5}, "y_labels=5 without y"),
+        ({"X": np.array([["a", "b"]])}, "X holds numbers; found <U1"),
+        ({"X": np.array([[object()]])}, "holds (numbers|Python objects)"),
+        ({"X": np.zeros((3, 2)), "view_converter": 5}, "view_converter=5"),
         ({"topo_view": np.zeros((3, 2, 2))}, "4 axes"),
         ({"topo_view": np.zeros((3, 2, 2, 1)), "axes": ("b", 0, 1, 1)}, "in some order"),
         (
@@ -382,6 +387,7 @@ def test_what_does_not_fit_the_file(tmp_path):
     fill = DenseDesignMatrixPyTables.fill_hdf5
     with file:
         fill(file, rows_of("uint8"))
+        fill(file, rows_of("uint8")[:2].tolist())
         with pytest.raises(MismatchError, match="without targets"):
             fill(file, rows_of("uint8")[:3], labels_of()[:3])
         with pytest.raises(MismatchError, match="data_x has 3, data_y has 4"):

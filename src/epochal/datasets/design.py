@@ -131,6 +131,9 @@ class DenseDesignMatrix:
             if len(shape) not in (1, 2) or (name == "X" and len(shape) == 1 and not self.X_labels):
                 due = "(n, n_features)" if name == "X" else "(n,) or (n, n_targets)"
                 raise MismatchError(f"{name} is {due}; found shape {tuple(shape)}")
+        for name in shapes:
+            if getattr(self, name).dtype.kind not in "biufc":
+                raise MismatchError(f"{name} holds numbers; found {getattr(self, name).dtype}")
         check_rows({name: shape[0] for name, shape in shapes.items()})
         if self.X_labels is not None and self.view_converter is not None:
             raise MismatchError("X_labels with a view_converter: labels have no topological view")
@@ -141,6 +144,10 @@ class DenseDesignMatrix:
             if held is None:
                 raise MismatchError(f"{name}_labels={n} without {name}")
             self._check_labels(name, held, n)
+        if self.view_converter is not None and not hasattr(self.view_converter, "topo_space"):
+            raise MismatchError(
+                f"view_converter={self.view_converter!r}: give one such as DefaultViewConverter"
+            )
         if self.view_converter is not None and self.X.ndim == 2:
             dim = self.view_converter.topo_space.get_total_dimension()
             if dim != self.X.shape[1]:
@@ -187,7 +194,10 @@ class DenseDesignMatrix:
             if held.get(name) is None:
                 known = [each for each, array in held.items() if array is not None]
                 raise SourceNameError(f"no source {name!r}: there are {', '.join(known)}")
-        return tuple(held[name][indexes] for name in sources)
+        try:
+            return tuple(held[name][indexes] for name in sources)
+        except IndexError as error:
+            raise RowError(f"examples {indexes!r} of {self.get_num_examples()}: {error}") from None
 
     def get_num_examples(self) -> int:
         """Rows of `X`."""

@@ -45,6 +45,7 @@ class _File:
             Rows of another shape, of values that the file's dtype does not hold, or too many.
         """
         first = whole_number(start, "start")
+        data_x, data_y = _sliced(data_x), _sliced(data_y)
         if data_y is not None:
             check_rows({"data_x": len(data_x), "data_y": len(data_y)})
         for at, rows in blocks_of(data_x):
@@ -245,6 +246,12 @@ def blocks_of(rows: Any) -> Iterator[tuple[int, NDArray[Any]]]:
     step = max(1, BLOCK_BYTES // row_bytes)
     for at in range(0, len(rows), step):
         yield at, np.asarray(rows[at : at + step])
+
+
+def _sliced(rows: Any) -> Any:
+    """What is sliced as it is; lists as arrays."""
+    whole = rows is None or (hasattr(rows, "shape") and hasattr(rows, "dtype"))
+    return rows if whole else np.asarray(rows)
 
 
 def _shaped(y: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
