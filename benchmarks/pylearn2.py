@@ -209,7 +209,8 @@ def main() -> None:
     print_table(columns, rows, numbers=(1, 2, 3, 4))
     print(
         f"exact shuffle of SVHN train_all: {order['rows_per_second']:,.0f} rows/s, "
-        f"{order['ratio']:.2f} of its two-pass bound (at least 0.8)"
+        f"{order['ratio']:.2f} of its two-pass bound (at least 0.8), "
+        f"peak {sizes.show(order['peak_bytes'] or 0)} of {sizes.show(order['memory_bytes'])}"
     )
 
 

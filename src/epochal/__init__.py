@@ -48,7 +48,7 @@ _PUBLIC = {
     "verify": ("epochal.converting.verifying", "verify"),
     "open": ("epochal.opening", "open_dataset"),
 }
-_MODULES = ("errors", "schemes", "sizes")
+_MODULES = ("datasets", "errors", "schemes", "sizes", "spaces")
 
 
 def __getattr__(name: str) -> Any:

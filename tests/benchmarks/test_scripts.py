@@ -117,3 +117,15 @@ def test_libraries_beside_ours(data):
     assert [each["library"] for each in found] == ["PyTables"] * 3 + ["h5py"] * 3 + ["memory map"]
     for each in found:
         assert min(each["write"], each["in_order"], each["random"], each["ours_random"]) > 0
+
+
+def test_what_crashed_in_pylearn2(data):
+    found = figures(data, "pylearn2", "--part", "0.02", "--rows", "2000", "--repeat", "1")
+    sets = ["train", "test", "extra", "train_all", "splitted_train", "valid"]
+    assert sorted(found) == sorted(
+        ["fill_hdf5, 5.9 MiB, one call", "exact shuffle of SVHN train_all"]
+        + [f"SVHN {which}" for which in sets]
+    )
+    for each in found.values():
+        assert min(each["rows"], each["peak_bytes"]) > 0
+    assert found["exact shuffle of SVHN train_all"]["ratio"] > 0

@@ -78,10 +78,6 @@ def ds(request, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.h5"]
 
 
-def raise_(error):
-    raise error
-
-
 def same(found, expected):
     found = np.asarray(found)
     assert found.shape == expected.shape
@@ -287,7 +283,7 @@ def test_to_be_looked_at(ds):
         ({"X": np.zeros((3, 2)), "topo_view": np.zeros((3, 2, 2, 1))}, "X or topo_view"),
         ({"X": np.zeros(3)}, r"X is \(n, n_features\); found shape \(3,\)"),
         ({"X": np.zeros((3, 2)), "y": np.zeros(4)}, "X has 3, y has 4"),
-        ({"X": np.zeros((3, 2)), "y": np.array([0, 1, 5]), "y_labels": 5}, "label 5, outside"),
+        ({"X": np.zeros((3, 2)), "y": np.array([0, 1, 5]), "y_labels": 5}, "label 5 is outside"),
         ({"X": np.zeros((3, 2)), "y": np.zeros(3), "y_labels": 5}, "not whole numbers"),
         ({"X": np.zeros((3, 2)), "y_labels": 5}, "y_labels=5 without y"),
         ({"X": np.array([["a", "b"]])}, "X holds numbers; found <U1"),
@@ -309,7 +305,7 @@ def test_what_does_not_go_together(kind, given, why):
 
 def test_labels_as_features_are_looked_at():
     X = np.array([[0, 1], [2, -1]])
-    with pytest.raises(MismatchError, match=r"label -1, outside \[0, 3\)"):
+    with pytest.raises(MismatchError, match=r"label -1 is outside \[0, 3\)"):
         DenseDesignMatrix(X=X, X_labels=3)
     ds = DenseDesignMatrixPyTables(X=X, X_labels=3)  # on disk as they come
     with pytest.raises(MismatchError, match="label -1 is outside"):
@@ -348,9 +344,14 @@ def test_a_file_is_there_when_it_is_whole(tmp_path):
     assert path.read_bytes() == before
     file.abandon()
     assert path.read_bytes() == before
-    stopped = RuntimeError("stopped")
-    with pytest.raises(RuntimeError), file.__class__(path, ((N, DIM),)) as again:
-        again.fill(0, rows_of()) or raise_(stopped)
+
+    def fills_and_stops():
+        with file.__class__(path, ((N, DIM),)) as again:
+            again.fill(0, rows_of())
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        fills_and_stops()
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.h5"]
 
@@ -479,6 +480,35 @@ def test_resize(tmp_path):
     new.close()
     with tables.open_file(tmp_path / "b.h5") as file:
         same(file.root.Data.X[:], rows_of()[:50])
+
+
+@pytest.mark.parametrize("kind", ["source", "other"])
+def test_resize_loses_nothing_else(tmp_path, kind):
+    path = Path(write(tmp_path / "a.h5"))
+    with h5py.File(path, "r+") as file:
+        file["more"] = np.arange(N) if kind == "source" else np.arange(3)
+    before = path.read_bytes()
+    with DenseDesignMatrixPyTables.open(path, mode="r+") as ds:
+        with pytest.raises(MismatchError, match="holds more besides Data/X and Data/y"):
+            ds.resize(ds.h5file, 0, 50)
+        with pytest.raises(RowError, match="start=50, stop=50"):
+            ds.resize(ds.h5file, 50, 50)
+        same(ds.X, rows_of())  # it is still open
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float64"])
+def test_targets_keep_their_dtype(tmp_path, dtype):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["Data/X"], file["Data/y"] = rows_of(), labels_of().astype(dtype)
+    with DenseDesignMatrixPyTables.open(path, mode="r+") as ds:
+        ds.save(tmp_path / "b.h5")
+        ds.resize(ds.h5file, 5, 105)
+    for made, rows in ((path, slice(5, 105)), (tmp_path / "b.h5", slice(None))):
+        with tables.open_file(made) as file:
+            assert file.root.Data.y.dtype == dtype
+            same(file.root.Data.y[:], labels_of()[rows])
 
 
 def test_saved_as_it_is_now(tmp_path):

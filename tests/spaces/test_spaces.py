@@ -282,7 +282,7 @@ def test_more_labels_than_their_dtype_counts():
 )
 @pytest.mark.parametrize("dim", [6, 3])
 def test_labels_out_of_range(labels, named, dim):
-    with refused(f"label {named} is outside [0, 3): of max_labels=3 labels the last is 2"):
+    with refused(f"label {named} is outside [0, 3): "):
         IndexSpace(3, 2).np_format_as(np.array(labels), VectorSpace(dim))
 
 

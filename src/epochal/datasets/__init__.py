@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochal.datasets.converter import DefaultViewConverter
-    from epochal.datasets.design import DenseDesignMatrix, dataset_range, from_dataset
+    from epochal.datasets.design import DenseDesignMatrix
     from epochal.datasets.hdf5 import HDF5Dataset
     from epochal.datasets.iteration import DatasetIterator
     from epochal.datasets.pytables import DenseDesignMatrixPyTables
+    from epochal.datasets.subsets import dataset_range, from_dataset
     from epochal.datasets.svhn import SVHN
 
 __all__ = [
@@ -35,8 +36,8 @@ _WHERE = {
     "DenseDesignMatrix": "design",
     "DenseDesignMatrixPyTables": "pytables",
     "HDF5Dataset": "hdf5",
-    "dataset_range": "design",
-    "from_dataset": "design",
+    "dataset_range": "subsets",
+    "from_dataset": "subsets",
 }
 
 

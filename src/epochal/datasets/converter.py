@@ -92,7 +92,7 @@ class DefaultViewConverter:
     def topo_view_to_design_mat(self, topo_array: NDArray[Any]) -> NDArray[Any]:
         """Images in the order of `axes` as rows: a view of them where their order allows it."""
         stored: NDArray[Any] = self.topo_space.np_format_as(topo_array, self._space(STORED))
-        return stored.reshape(len(stored), -1)
+        return stored.reshape(len(stored), self._vectors.dim)
 
     def get_formatted_batch(self, batch: NDArray[Any], dspace: Space) -> Any:
         """Rows of a design matrix as a batch of a space.

@@ -17,7 +17,7 @@ from epochal.datasets.examples import (
     OneHot,
     RowFormat,
     check_labels,
-    checked_range,
+    check_numbers,
     no_nan,
     space_of,
     with_dtype_of,
@@ -30,13 +30,22 @@ from epochal.datasets.iteration import (
     rng_of,
     whole_number,
 )
+from epochal.datasets.parts import (
+    checked_range,
+    folds,
+    holdout,
+    random_folds,
+    random_slices,
+)
+from epochal.datasets.parts import train_size as train_size_of
 from epochal.errors import MismatchError, RowError, SourceNameError
-from epochal.opening import from_arrays
+from epochal.execute.probe import Measured
 from epochal.spaces import CompositeSpace, Space
 from epochal.spaces.dense import AXES, Axis
 from epochal.spaces.space import FLOAT
+from epochal.stores.memory import ArrayStore
 
-__all__ = ["DenseDesignMatrix", "dataset_range", "from_dataset"]
+__all__ = ["DenseDesignMatrix"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +105,7 @@ class DenseDesignMatrix:
             raise MismatchError("topo_view makes its own view_converter: give one of both")
         self.X_labels, self.y_labels = X_labels, y_labels
         self.view_converter = view_converter
+        self._measured = Measured()  # of this machine, once for all iterators
         self.y = None if y is None else self._array(y)
         if topo_view is not None:
             self._set_topo(topo_view, axes)
@@ -121,8 +131,9 @@ class DenseDesignMatrix:
 
     def _dataset(self) -> Dataset:
         """What is iterated over: sources ``features`` and ``targets``."""
-        arrays = {FEATURES: self.X, TARGETS: self.y}
-        return from_arrays(**{name: array for name, array in arrays.items() if array is not None})
+        arrays = {FEATURES: self.X} | ({} if self.y is None else {TARGETS: self.y})
+        store = ArrayStore(arrays)
+        return Dataset(store, store.sources, measured=self._measured)
 
     def _check(self) -> None:
         """Refuse what does not go together."""
@@ -132,8 +143,7 @@ class DenseDesignMatrix:
                 due = "(n, n_features)" if name == "X" else "(n,) or (n, n_targets)"
                 raise MismatchError(f"{name} is {due}; found shape {tuple(shape)}")
         for name in shapes:
-            if getattr(self, name).dtype.kind not in "biufc":
-                raise MismatchError(f"{name} holds numbers; found {getattr(self, name).dtype}")
+            check_numbers(name, getattr(self, name).dtype)
         check_rows({name: shape[0] for name, shape in shapes.items()})
         if self.X_labels is not None and self.view_converter is not None:
             raise MismatchError("X_labels with a view_converter: labels have no topological view")
@@ -243,9 +253,6 @@ class DenseDesignMatrix:
         how
             ``memory``, ``scratch``, ``threads``, ``on_error``: see `Dataset.batches`.
         """
-        mode = mode or "sequential"
-        if rng is None and mode not in ("sequential", "even_sequential"):
-            rng = self.rng
         return DatasetIterator(
             self._dataset(),
             self._formats(),
@@ -253,6 +260,7 @@ class DenseDesignMatrix:
             batch_size=batch_size,
             num_batches=num_batches,
             rng=rng,
+            own_rng=self.rng,
             data_specs=data_specs or (self.X_space, FEATURES),
             return_tuple=return_tuple,
             **how,
@@ -260,11 +268,12 @@ class DenseDesignMatrix:
 
     def _formats(self) -> dict[str, Format]:
         """How rows of `_dataset` become batches."""
-        spaces = {FEATURES: (self.X_space, self.view_converter)}
+        # A copy: what becomes of its axes later says nothing of an epoch that has begun.
+        spaces = {FEATURES: (self.X_space, copy.copy(self.view_converter))}
         if self.y is not None:
             spaces[TARGETS] = (space_of(self.y, self.y_labels), None)
         return {
-            name: RowFormat(self._preparing(name), space, converter)
+            name: RowFormat(space, self._preparing(name), converter)
             for name, (space, converter) in spaces.items()
         }
 
@@ -272,17 +281,20 @@ class DenseDesignMatrix:
         """Functions that rows of `_dataset` go through to be those of `X` or `y`."""
         return ()
 
+    def random_range(self, size: int) -> tuple[int, int]:
+        """Consecutive examples from a random place, drawn from the dataset's own generator."""
+        n, wanted = self.get_num_examples(), whole_number(size, "batch_size", 1)
+        if wanted > n:
+            raise RowError(f"{wanted} examples were asked of a dataset that has {n}")
+        return random_slices(n, [wanted], self.rng)[0]
+
     def get_batch_design(self, batch_size: int, include_labels: bool = False) -> Any:
         """Consecutive rows from a random place; with their targets, where asked."""
-        n = self.get_num_examples()
-        size = whole_number(batch_size, "batch_size", 1)
-        if size > n:
-            raise RowError(f"{size} examples were asked of a dataset that has {n}")
-        start = int(self.rng.randint(n - size + 1))
-        rows = self.X[start : start + size]
+        chosen = slice(*self.random_range(batch_size))
+        rows = self.X[chosen]
         if include_labels:
-            return rows, None if self.y is None else self.y[start : start + size]
-        return rows if rows.dtype.kind == "f" else rows.astype(FLOAT)
+            return rows, None if self.y is None else self.y[chosen]
+        return rows if rows.dtype.kind in "fc" else rows.astype(FLOAT)
 
     def get_batch_topo(self, batch_size: int, include_labels: bool = False) -> Any:
         """The same as images."""
@@ -303,16 +315,13 @@ class DenseDesignMatrix:
         train_size, train_prop
             How many rows, or which part of them; one of both.
         """
-        n, size = self.get_num_examples(), self._train_size(train_size, train_prop)
-        if size < n - size:
-            return self._part(self.X, n - size, n), self._part(self.X, 0, n - size)
-        return self._part(self.X, 0, size), self._part(self.X, size, n)
+        n = self.get_num_examples()
+        train, valid = holdout(n, train_size_of(n, train_size, train_prop))
+        return self._part(self.X, *train), self._part(self.X, *valid)
 
     def split_dataset_nfolds(self, nfolds: int = 0) -> list[Any]:
         """The rows in `nfolds` parts, one after another, the last maybe shorter."""
-        n, count = self.get_num_examples(), whole_number(nfolds, "nfolds", 1)
-        size = -(-n // count)
-        return [self._part(self.X, at, min(at + size, n)) for at in range(0, n, size)]
+        return [self._part(self.X, *each) for each in folds(self.get_num_examples(), nfolds)]
 
     def bootstrap_holdout(
         self, train_size: int = 0, train_prop: float = 0, rng: Any = None
@@ -320,46 +329,28 @@ class DenseDesignMatrix:
         """Two slices of consecutive rows from random places, of the sizes that
         `split_dataset_holdout` has; they may overlap.
         """
-        n, size = self.get_num_examples(), self._train_size(train_size, train_prop)
+        n = self.get_num_examples()
+        size = train_size_of(n, train_size, train_prop)
         generator = self.rng if rng is None else rng_of(rng)
-        starts = [int(generator.randint(n - each + 1)) for each in (size, n - size)]
-        return (
-            self._part(self.X, starts[0], starts[0] + size),
-            self._part(self.X, starts[1], starts[1] + n - size),
-        )
+        train, valid = random_slices(n, [size, n - size], generator)
+        return self._part(self.X, *train), self._part(self.X, *valid)
 
     def bootstrap_nfolds(self, nfolds: int, rng: Any = None) -> list[Any]:
         """`nfolds` slices of consecutive rows from random places, of one `nfolds`-th of the rows
         each; they may overlap.
         """
-        n, count = self.get_num_examples(), whole_number(nfolds, "nfolds", 1)
-        size = max(1, n // count)
         generator = self.rng if rng is None else rng_of(rng)
-        starts = generator.randint(0, n - size + 1, size=count).tolist()
-        return [self._part(self.X, at, at + size) for at in starts]
-
-    def _train_size(self, train_size: int, train_prop: float) -> int:
-        n = self.get_num_examples()
-        if bool(train_size) == bool(train_prop):
-            raise MismatchError(
-                f"train_size={train_size}, train_prop={train_prop}: give one of both"
-            )
-        size = round(n * train_prop) if train_prop else whole_number(train_size, "train_size", 1)
-        if not 0 < size < n:
-            raise MismatchError(f"{size} rows to train on of {n}: leave some on both sides")
-        return size
+        ranges = random_folds(self.get_num_examples(), nfolds, generator)
+        return [self._part(self.X, *each) for each in ranges]
 
     def restrict(self, start: int | None, stop: int | None) -> None:
         """Keep the rows ``[start, stop)`` alone; nothing where both are None."""
         if start is None and stop is None:
             return
-        first, last = checked_range(start, stop, self.get_num_examples())
-        self._keep(first, last)
-
-    def _keep(self, start: int, stop: int) -> None:
-        self.X = self._part(self.X, start, stop)
+        kept = checked_range(start, stop, self.get_num_examples())
+        self.X = self._part(self.X, *kept)
         if self.y is not None:
-            self.y = self._part(self.y, start, stop)
+            self.y = self._part(self.y, *kept)
 
     def _part(self, held: Any, start: int, stop: int) -> Any:
         return held[start:stop]
@@ -406,6 +397,7 @@ class DenseDesignMatrix:
         rows = self._array(X)
         if rows.ndim != 2:
             raise MismatchError(f"X is (n, n_features); found shape {tuple(rows.shape)}")
+        check_numbers("X", rows.dtype)
         if self.y is not None:
             check_rows({"X": rows.shape[0], "y": self.y.shape[0]})
         no_nan(rows, "X")
@@ -449,10 +441,10 @@ class DenseDesignMatrix:
         """
         if self.y is None:
             raise MismatchError("there are no labels to convert: y is None")
-        self._set_one_hot(*self._one_hot_labels(min_class))
+        self._set_one_hot(min_class, self._count_classes(min_class))
 
-    def _one_hot_labels(self, min_class: int) -> tuple[int, int]:
-        """The least class, and how many there are. Reads `y`."""
+    def _count_classes(self, min_class: int) -> int:
+        """How many labels there are, from the least class on. Reads `y`."""
         y = self.y
         assert y is not None
         if y.dtype.kind not in "iu" or int(np.prod(y.shape[1:])) != 1:
@@ -467,7 +459,7 @@ class DenseDesignMatrix:
                 f"label {labels.min()} is below min_class={min_class}: give the least label there "
                 "is as min_class, if that is meant"
             )
-        return min_class, int(labels.max()) - min_class + 1
+        return int(labels.max()) - min_class + 1
 
     def _set_one_hot(self, min_class: int, n_classes: int) -> None:
         self.y = OneHot(min_class, n_classes)(np.asarray(self.y))
@@ -490,32 +482,6 @@ class DenseDesignMatrix:
         self.rng = rng_of(None)
 
     reset_RNG = restart_stream
-
-
-def dataset_range(dataset: DenseDesignMatrix, start: int, stop: int) -> DenseDesignMatrix:
-    """The examples ``[start, stop)`` of a dataset as one of their own, in memory, copied."""
-    first, last = checked_range(start, stop, dataset.get_num_examples())
-    return _copied(dataset, slice(first, last))
-
-
-def from_dataset(dataset: DenseDesignMatrix, num_examples: int) -> DenseDesignMatrix:
-    """`num_examples` consecutive examples from a random place, in memory, copied."""
-    n = dataset.get_num_examples()
-    size = whole_number(num_examples, "num_examples", 1)
-    if size > n:
-        raise RowError(f"{size} examples were asked of a dataset that has {n}")
-    start = int(dataset.rng.randint(n - size + 1))
-    return _copied(dataset, slice(start, start + size))
-
-
-def _copied(dataset: DenseDesignMatrix, rows: slice) -> DenseDesignMatrix:
-    return DenseDesignMatrix(
-        X=np.array(dataset.X[rows]),
-        y=None if dataset.y is None else np.array(dataset.y[rows]),
-        view_converter=copy.deepcopy(dataset.view_converter),
-        X_labels=dataset.X_labels,
-        y_labels=dataset.y_labels,
-    )
 
 
 def _divided(rows: NDArray[Any], by: Any) -> NDArray[Any]:

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.datasets.iteration import whole_number
-from epochal.errors import MismatchError, RowError
+from epochal.errors import MismatchError
 from epochal.spaces import IndexSpace, Space, VectorSpace
-from epochal.spaces.space import FLOAT, one_hot
+from epochal.spaces.space import FLOAT, check_range, one_hot
 
 __all__ = [
+    "Blank",
+    "Cast",
     "OneHot",
     "RowFormat",
     "check_labels",
-    "checked_range",
+    "check_numbers",
     "no_nan",
     "space_of",
     "with_dtype_of",
@@ -35,10 +36,44 @@ class OneHot:
         return one_hot(flat, self._n_classes, np.dtype(FLOAT))
 
 
-class RowFormat:
-    """Rows as they are stored, as a batch of a space."""
+class Cast:
+    """Rows as another dtype, a function of blocks."""
 
-    def __init__(self, functions: tuple[Any, ...], space: Space, converter: Any) -> None:
+    def __init__(self, dtype: np.dtype) -> None:
+        self._dtype = dtype
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """A block of them."""
+        return rows.astype(self._dtype)
+
+
+class Blank:
+    """Zeros in the place of rows that are about to be replaced."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._shape, self._dtype = shape, dtype
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """As many as there were."""
+        return np.zeros((len(rows), *self._shape), self._dtype)
+
+
+class RowFormat:
+    """Rows as they are stored, as a batch of a space.
+
+    Parameters
+    ----------
+    space
+        The one that rows are of.
+    functions
+        That they go through first.
+    converter
+        Where rows are images too: what makes batches of them.
+    """
+
+    def __init__(
+        self, space: Space, functions: tuple[Any, ...] = (), converter: Any = None
+    ) -> None:
         self._functions, self._space, self._converter = functions, space, converter
 
     def __call__(self, rows: Any, space: Space) -> Any:
@@ -56,24 +91,13 @@ def check_labels(name: str, labels: NDArray[Any], n: int) -> None:
     """Refuse labels outside ``[0, n)``."""
     if labels.dtype.kind not in "iu":
         raise MismatchError(f"{name}_labels={n}: {name} holds {labels.dtype}, not whole numbers")
-    if labels.size and (labels.min() < 0 or labels.max() >= n):
-        found = labels.min() if labels.min() < 0 else labels.max()
-        raise MismatchError(f"{name} holds label {found}, outside [0, {n}): {name}_labels={n}")
+    check_range(labels, n, f"{name}_labels={n}")
 
 
-def checked_range(start: Any, stop: Any, n: int) -> tuple[int, int]:
-    """Half-open range of examples.
-
-    Raises
-    ------
-    RowError
-        It is empty, or goes past the end.
-    """
-    first = 0 if start is None else whole_number(start, "start")
-    last = n if stop is None else whole_number(stop, "stop")
-    if not first < last <= n:
-        raise RowError(f"start={start}, stop={stop} of {n} examples: give a range that holds some")
-    return first, last
+def check_numbers(name: str, dtype: np.dtype) -> None:
+    """Refuse what is no number."""
+    if dtype.kind not in "biufc":
+        raise MismatchError(f"{name} holds numbers; found {dtype}")
 
 
 def no_nan(rows: NDArray[Any], name: str, first_row: int = 0) -> None:

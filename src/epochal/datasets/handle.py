@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.datasets.iteration import check_rows, whole_number
+from epochal.datasets.parts import checked_range
 from epochal.errors import MismatchError, RowError
 from epochal.opening import open_dataset
 from epochal.view import SourceView
@@ -82,7 +83,7 @@ class NewFile(_File):
     title
         Of the file.
     y_dtype
-        ``"float"`` or ``"int"``.
+        ``"float"`` (float32), ``"int"`` (int64), or a dtype.
     x_dtype, compression, how
         See `epochal.create`.
     """
@@ -92,13 +93,15 @@ class NewFile(_File):
         path: str | os.PathLike[str],
         shapes: Sequence[Sequence[int]],
         title: str = "Pytables Dataset",
-        y_dtype: str = "float",
+        y_dtype: str | np.dtype = "float",
         x_dtype: Any = "float32",
         compression: str | None = "blosc",
         **how: Any,
     ) -> None:
-        if y_dtype not in Y_DTYPES:
-            raise MismatchError(f"y_dtype={y_dtype!r} is not one of: float, int")
+        if isinstance(y_dtype, str):
+            if y_dtype not in Y_DTYPES:
+                raise MismatchError(f"y_dtype={y_dtype!r} is not one of: float, int")
+            y_dtype = np.dtype(Y_DTYPES[y_dtype])
         self._shapes = [tuple(shape) for shape in shapes]
         if not 1 <= len(self._shapes) <= 2 or not all(self._shapes):
             raise MismatchError(f"shapes={shapes!r}: give those of X and y, rows first")
@@ -112,7 +115,7 @@ class NewFile(_File):
             "x_dtype": x_dtype,
             "compression": compression,
         }
-        dtypes = {X: x_dtype, Y: Y_DTYPES[y_dtype]}
+        dtypes = {X: x_dtype, Y: y_dtype}
         self._writer = create(
             path,
             {name: (shape[1:], dtypes[name]) for name, shape in named.items()},
@@ -139,9 +142,11 @@ class NewFile(_File):
         """The same file of as many rows, begun anew: nothing may have been put yet."""
         if self._writer.rows:
             raise MismatchError(f"{self.path} has rows already: resize it before, or closed")
-        n = (self._shapes[0][0] if stop is None else stop) - (start or 0)
+        first, last = checked_range(start, stop, self._shapes[0][0])
         self.abandon()
-        return NewFile(self.path, [(n, *shape[1:]) for shape in self._shapes], **self._how)
+        return NewFile(
+            self.path, [(last - first, *shape[1:]) for shape in self._shapes], **self._how
+        )
 
     def close(self) -> None:
         """Finish the file. Rows that were never put are zeros, and are warned of."""
@@ -216,11 +221,18 @@ class OpenFile(_File):
         """The file of the rows ``[start, stop)`` alone, rewritten in one step, and opened again."""
         if self.mode != "r+":
             raise MismatchError(f"{self.path} is open for reading: open it with mode='r+'")
+        first, last = checked_range(start, stop, len(self.X))
+        store = self.dataset.store
+        others = [*(n for n in store.sources if n not in (X, Y)), *(o.name for o in store.others)]
+        if others:
+            raise MismatchError(
+                f"{self.path} holds {', '.join(others[:3])} besides {X} and {Y}, which would be "
+                "lost as it is rewritten: restrict the dataset, and save it to a new file"
+            )
         self.close()  # what is open for writing nobody may replace
         with OpenFile(self.path) as there:
             views = {X: there.X} | ({} if there.y is None else {Y: there.y})
-            last = len(there.X) if stop is None else stop
-            parts = {name: view.part(start or 0, last) for name, view in views.items()}
+            parts = {name: view.part(first, last) for name, view in views.items()}
             rewrite(self.path, parts, str(there.dataset.store.groups.get("", {}).get("TITLE", "")))
         return OpenFile(self.path, self.mode)
 
@@ -232,9 +244,8 @@ class OpenFile(_File):
 def rewrite(path: str | os.PathLike[str], views: Mapping[str, Any], title: str = "") -> None:
     """Make a file of these rows; it may be the very one that they come from."""
     shapes = [view.shape for view in views.values()]
-    whole = Y in views and views[Y].dtype.kind in "iu"
-    how = {"title": title, "y_dtype": "int" if whole else "float", "x_dtype": views[X].dtype}
-    with NewFile(path, shapes, **how) as made:
+    y_dtype = views[Y].dtype if Y in views else "float"
+    with NewFile(path, shapes, title, y_dtype, views[X].dtype) as made:
         made.fill(0, views[X], views.get(Y))
 
 

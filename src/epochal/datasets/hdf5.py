@@ -10,10 +10,12 @@ import numpy as np
 from numpy.random import RandomState
 
 from epochal.dataset import Dataset
+from epochal.datasets.examples import RowFormat
 from epochal.datasets.iteration import DatasetIterator, rng_of
 from epochal.datasets.pytables import DenseDesignMatrixPyTables
 from epochal.datasets.through_tables import TablesStore
 from epochal.errors import MismatchError, SourceNameError
+from epochal.execute.probe import Measured
 from epochal.opening import open_dataset
 from epochal.spaces import (
     CompositeSpace,
@@ -116,6 +118,7 @@ class HDF5Dataset:
         )
         self.spaces = {n: given[names.index(source)] for n, source in self._source.items()}
         self.rng: RandomState = rng_of(None)
+        self._measured = Measured()  # of this machine, once for all iterators
 
     def _known(self, name: Any) -> str:
         if name not in self._source:
@@ -181,17 +184,15 @@ class HDF5Dataset:
         """Batches of one epoch, as `DenseDesignMatrix.iterator`; by default sequential, of all
         sources in their spaces.
         """
-        mode = mode or "sequential"
-        if rng is None and mode not in ("sequential", "even_sequential"):
-            rng = self.rng
         named = {name: self._dataset.stored[source] for name, source in self._source.items()}
         return DatasetIterator(
-            Dataset(self._dataset.store, named),
-            {name: _Format(space) for name, space in self.spaces.items()},
+            Dataset(self._dataset.store, named, measured=self._measured),
+            {name: RowFormat(space) for name, space in self.spaces.items()},
             mode=mode,
             batch_size=batch_size,
             num_batches=num_batches,
             rng=rng,
+            own_rng=self.rng,
             data_specs=data_specs or self.get_data_specs(),
             return_tuple=return_tuple,
             **how,
@@ -206,16 +207,6 @@ class HDF5Dataset:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class _Format:
-    """Rows in the space of their source, as a batch of another."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-
-    def __call__(self, rows: Any, space: Space) -> Any:
-        return self._space.np_format_as(rows, space)
 
 
 def _opened(filename: Any, names: list[str], use_h5py: bool | str) -> Dataset:

@@ -17,11 +17,12 @@ __all__ = ["DEFAULT_SEED", "DatasetIterator", "Format", "rng_of"]
 
 DEFAULT_SEED = (17, 2, 946)
 Format = Callable[[Any, Space], Any]  # rows as they are stored, as a batch of a space
-RANDOM = ("random_slice", "random_uniform")
+IN_ORDER = ("sequential", "even_sequential")
 
 
-def rng_of(rng: Any, default: Any = DEFAULT_SEED) -> RandomState:
-    """A generator: the one that is given, or one of a seed (a number, or several).
+def rng_of(rng: Any) -> RandomState:
+    """A generator: the one that is given, or one of a seed (a number, or several); of None that of
+    Pylearn2.
 
     Raises
     ------
@@ -31,7 +32,7 @@ def rng_of(rng: Any, default: Any = DEFAULT_SEED) -> RandomState:
     if isinstance(rng, RandomState):
         return rng
     try:
-        return RandomState(default if rng is None else rng)
+        return RandomState(DEFAULT_SEED if rng is None else rng)
     except (TypeError, ValueError) as error:
         raise SchemeError(
             f"rng={rng!r}: give a numpy.random.RandomState, or a seed of one: {error}"
@@ -48,10 +49,11 @@ class DatasetIterator:
     formats
         How rows of each source become a batch of a space.
     mode, batch_size, num_batches
-        See `Dataset.batches`.
-    rng
-        Of a random mode: a `RandomState`, or a seed of one. It is drawn from when the iterator is
-        made, as much as Pylearn2's would draw in an epoch, and orders are Pylearn2's.
+        See `Dataset.batches`; sequential where no mode is given.
+    rng, own_rng
+        Of a random mode: a `RandomState`, or a seed of one; else the dataset's own. It is drawn
+        from when the iterator is made, as much as Pylearn2's would draw in an epoch, and orders
+        are Pylearn2's.
     data_specs
         Space and source of what a batch is.
     return_tuple
@@ -72,10 +74,11 @@ class DatasetIterator:
         dataset: Dataset,
         formats: Mapping[str, Format],
         *,
-        mode: str = "sequential",
+        mode: str | None = None,
         batch_size: int | None = None,
         num_batches: int | None = None,
         rng: Any = None,
+        own_rng: RandomState,
         data_specs: tuple[Space, Any],
         return_tuple: bool = False,
         **how: Any,
@@ -89,21 +92,9 @@ class DatasetIterator:
         one = not isinstance(space, CompositeSpace)
         made = _Formatted(names, parts, formats, space, one and return_tuple)
         order = {"batch_size": batch_size, "num_batches": num_batches}
-        self._batches = self._made(dataset.map(made), names, mode, rng, {**order, **how})
+        how = {**order, **how, "sources": names}
+        self._batches = _batches(dataset.map(made), mode or "sequential", rng, own_rng, how)
         self._iterator: Iterator[Any] = iter(self._batches)
-        self._dataset_size = len(dataset)
-
-    def _made(
-        self, dataset: Dataset, names: Sequence[str], mode: str, rng: Any, how: dict[str, Any]
-    ) -> Batches:
-        if mode in ("sequential", "even_sequential"):
-            if rng is not None:
-                raise SchemeError(f"{mode} takes no rng: its order is that of the rows")
-            return dataset.batches(mode, sources=names, **how)
-        generator = rng_of(rng)
-        batches = dataset.batches(mode, sources=names, seed=generator, **how)
-        batches.scheme.legacy_draw()(generator)
-        return batches
 
     def __iter__(self) -> Self:
         return self
@@ -149,6 +140,19 @@ class DatasetIterator:
     def explain(self) -> str:
         """What the epoch costs: see `Batches.explain`."""
         return str(self._batches.explain())
+
+
+def _batches(
+    dataset: Dataset, mode: str, rng: Any, own_rng: RandomState, how: dict[str, Any]
+) -> Batches:
+    if mode in IN_ORDER:
+        if rng is not None:
+            raise SchemeError(f"{mode} takes no rng: its order is that of the rows")
+        return dataset.batches(mode, **how)
+    generator = own_rng if rng is None else rng_of(rng)
+    batches = dataset.batches(mode, seed=generator, **how)
+    batches.scheme.legacy_draw()(generator)
+    return batches
 
 
 class _Formatted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any, Self
@@ -14,9 +15,17 @@ from epochal.changes import ChangedSource
 from epochal.dataset import Dataset
 from epochal.datasets.converter import DefaultViewConverter
 from epochal.datasets.design import FEATURES, TARGETS, DenseDesignMatrix
-from epochal.datasets.examples import OneHot, check_labels, no_nan
+from epochal.datasets.examples import (
+    Blank,
+    Cast,
+    OneHot,
+    check_labels,
+    check_numbers,
+    no_nan,
+)
 from epochal.datasets.handle import NewFile, OpenFile, X, Y, blocks_of, rewrite
 from epochal.datasets.iteration import DEFAULT_SEED, whole_number
+from epochal.datasets.topological import ImageRows, TopologicalView
 from epochal.errors import MismatchError, RowError
 from epochal.execute.scratch import scratch_folder
 from epochal.opening import open_dataset
@@ -27,7 +36,7 @@ from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Assignable
 from epochal.view import SourceView
 
-__all__ = ["DenseDesignMatrixPyTables", "TopologicalView", "through"]
+__all__ = ["DenseDesignMatrixPyTables", "through"]
 
 
 class DenseDesignMatrixPyTables(DenseDesignMatrix):
@@ -70,18 +79,23 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         self._mine: list[Dataset] = []
         if not hasattr(self, "h5file"):
             self.h5file: OpenFile | None = None
-        super().__init__(
-            X=X,
-            topo_view=topo_view,
-            y=y,
-            view_converter=view_converter,
-            axes=axes,
-            rng=rng,
-            preprocessor=preprocessor,
-            fit_preprocessor=fit_preprocessor,
-            X_labels=X_labels,
-            y_labels=y_labels,
-        )
+        try:
+            super().__init__(
+                X=X,
+                topo_view=topo_view,
+                y=y,
+                view_converter=view_converter,
+                axes=axes,
+                rng=rng,
+                preprocessor=preprocessor,
+                fit_preprocessor=fit_preprocessor,
+                X_labels=X_labels,
+                y_labels=y_labels,
+            )
+        except BaseException:
+            for each in self._mine:
+                each.close()
+            raise
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], mode: str = "c", **how: Any) -> Self:
@@ -143,9 +157,9 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         if path is None:
             array = np.asarray(given)
             return SourceView("array", ArraySource(array), None)
-        dataset = open_dataset(path, mode="c")
+        dataset = open_dataset(path, sources=[name], mode="c")
         self._mine.append(dataset)
-        view = dataset[name.strip("/")] if name.strip("/") in dataset else _other(dataset, name)
+        view = dataset[name]
         if not isinstance(view, SourceView):
             raise MismatchError(f"{name!r} of {path} has rows of varying length: it is no matrix")
         return view
@@ -173,7 +187,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         views = {FEATURES: self.X} | ({} if self.y is None else {TARGETS: self.y})
         sources: dict[str, AnySource] = {n: _stored(v.source)[0] for n, v in views.items()}
         store.sources = sources
-        return Dataset(store, sources, selection=self.X.selection)
+        return Dataset(store, sources, selection=self.X.selection, measured=self._measured)
 
     def _preparing(self, source: str) -> tuple[Any, ...]:
         view = self.X if source == FEATURES else self.y
@@ -204,6 +218,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         rows = X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
         if len(rows.shape) != 2:
             raise MismatchError(f"X is (n, n_features); found shape {tuple(rows.shape)}")
+        check_numbers("X", rows.dtype)
         self._put_features(rows, whole_number(start, "start"), None)
 
     def set_topological_view(self, V: Any, axes: Sequence[Axis] = AXES, start: int = 0) -> None:
@@ -212,7 +227,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         converter = DefaultViewConverter.of(images.shape, axes)
         if converter.axes[0] != "b" and not isinstance(images, np.ndarray):
             images = np.asarray(images)
-        rows = _Rows(images, converter)
+        rows = ImageRows(images, converter)
         self._put_features(rows, whole_number(start, "start"), converter)
 
     def _put_features(self, rows: Any, start: int, converter: Any) -> None:
@@ -241,7 +256,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
             )
         if width == self.X.shape[1:]:
             dtype = np.result_type(dtype, self.X.dtype)
-            self.X = _mapped("X", self.X, _Cast(dtype), width, dtype)
+            self.X = _mapped("X", self.X, Cast(dtype), width, dtype)
             return
         if not whole:
             raise MismatchError(
@@ -249,7 +264,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
                 f"shape {self.X.shape[1:]}: give all of them"
             )
         self.view_converter = None
-        self.X = _mapped("X", self.X, _Blank(tuple(width), dtype), tuple(width), dtype)
+        self.X = _mapped("X", self.X, Blank(tuple(width), dtype), tuple(width), dtype)
 
     def _set_one_hot(self, min_class: int, n_classes: int) -> None:
         function = OneHot(min_class, n_classes)
@@ -261,7 +276,7 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         sliced: see `TopologicalView`.
         """
         if mat is None:
-            return TopologicalView(self.X, self._converter())
+            return TopologicalView(self.X, copy.copy(self._converter()))
         return super().get_topological_view(mat)
 
     # Files ---------------------------------------------------------------------------------------
@@ -324,82 +339,6 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
         return opened, opened
 
 
-class TopologicalView:
-    """Images of a design matrix on disk: what is sliced of them is read then.
-
-    The first index that is not a slice of everything should be of the examples, wherever their axis
-    is: others are read whole.
-    """
-
-    def __init__(self, rows: SourceView, converter: Any) -> None:
-        self._rows, self._converter = rows, converter
-        self.shape = converter.topo_space.batch_shape(len(rows))
-        self.dtype, self.ndim = rows.dtype, 4
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __repr__(self) -> str:
-        return f"<images {self.shape} {self.dtype}, axes {self._converter.axes}>"
-
-    def __getitem__(self, key: Any) -> Any:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        if Ellipsis in [each for each in keys if each is Ellipsis]:
-            at = next(k for k, each in enumerate(keys) if each is Ellipsis)
-            keys[at : at + 1] = [slice(None)] * (5 - len(keys))
-        keys += [slice(None)] * (4 - len(keys))
-        batch = self._converter.axes.index("b")
-        wanted = keys[batch]
-        single = isinstance(wanted, int | np.integer)
-        rows = self._rows[[wanted] if single else wanted]
-        images = self._converter.design_mat_to_topo_view(rows)
-        # A list of examples stays one, so that NumPy puts its axis where it would.
-        listed = slice(None) if isinstance(wanted, slice) else np.arange(len(rows))
-        keys[batch] = 0 if single else listed
-        return images[tuple(keys)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("images lie in a file: they cannot but be copied")
-        images: NDArray[Any] = self[:]
-        return images if dtype is None else images.astype(dtype, copy=False)
-
-
-class _Rows:
-    """Images that are sliced like a design matrix."""
-
-    def __init__(self, images: Any, converter: Any) -> None:
-        self._images, self._converter = images, converter
-        self._axis = converter.axes.index("b")
-        self.shape = (images.shape[self._axis], converter.topo_space.get_total_dimension())
-        self.dtype = images.dtype
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __getitem__(self, rows: slice) -> Any:
-        key = (*[slice(None)] * self._axis, rows)
-        return self._converter.topo_view_to_design_mat(np.asarray(self._images[key]))
-
-
-class _Cast:
-    def __init__(self, dtype: np.dtype) -> None:
-        self._dtype = dtype
-
-    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        return rows.astype(self._dtype)
-
-
-class _Blank:
-    """Zeros in the place of rows that are about to be replaced."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._shape, self._dtype = shape, dtype
-
-    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        return np.zeros((len(rows), *self._shape), self._dtype)
-
-
 def _changeable(view: SourceView) -> SourceView:
     """The same rows, which can be assigned to: in the file where it is open for that, else in this
     process alone.
@@ -453,12 +392,8 @@ def _place_of(given: Any) -> tuple[str | None, str]:
     """The file and name of what another library holds open; None of anything else."""
     if hasattr(given, "_v_file") and hasattr(given, "_v_pathname"):  # PyTables
         given._v_file.flush()
-        return str(given._v_file.filename), str(given._v_pathname)
+        return str(given._v_file.filename), str(given._v_pathname).strip("/")
     if hasattr(given, "file") and hasattr(given, "name") and hasattr(given.file, "filename"):
-        return str(given.file.filename), str(given.name)
+        given.file.flush()
+        return str(given.file.filename), str(given.name).strip("/")
     return None, ""
-
-
-def _other(dataset: Dataset, name: str) -> Any:
-    """A source of another number of rows than most of the file."""
-    return open_dataset(dataset.store.name, sources=[name.strip("/")], mode="c")[name.strip("/")]

@@ -33,7 +33,6 @@ FILES = {  # MD5, as torchvision and others have them
 IMAGE = (32, 32, 3)
 ROW = 32 * 32 * 3
 BLOCK_ROWS = 2048  # examples that are read at once: 6 MiB
-HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,13 @@ class Original:
         Where it is.
     labels
         From 1 to 10, ``(n,)`` uint8.
+    hdf5
+        Whether it is of version 7.3.
     """
 
     path: str
     labels: NDArray[np.uint8]
+    hdf5: bool
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +60,7 @@ class Original:
         """Examples in the file's order, some MiB at a time, as rows of a design matrix: channel by
         channel, ``(m, 3072)``.
         """
-        if _is_hdf5(self.path):
+        if self.hdf5:
             with open_dataset(self.path, sources=["X"]) as there:
                 for batch in there.batches("sequential", BLOCK_ROWS, memory="64MiB"):
                     # MATLAB's axes are in reverse there: examples, channels, columns, rows.
@@ -84,7 +86,7 @@ def original(folder: str | os.PathLike[str], name: str) -> Original:
             f"{path}: the originals are not there: get them with epochal svhn --path "
             f"{os.fspath(folder)} --download, or from {URL}"
         )
-    found = dict(_hdf5_arrays(path) if _is_hdf5(path) else _mat_arrays(path))
+    found, hdf5 = _arrays(path)
     for key in ("X", "y"):
         if key not in found:
             there = ", ".join(found) or "none"
@@ -98,35 +100,31 @@ def original(folder: str | os.PathLike[str], name: str) -> Original:
         )
     if int(np.prod(label_shape)) != n:
         raise FormatError(f"{path}: X has {n} examples, y has {int(np.prod(label_shape))} labels")
-    labels = _labels(path)
+    labels = _labels(path, hdf5)
     if n == 0 or labels.min() < 1 or labels.max() > 10 or (labels != np.floor(labels)).any():
         bad = labels[(labels < 1) | (labels > 10) | (labels != np.floor(labels))]
         raise FormatError(
             f"{path}: labels are whole numbers from 1 to 10; found "
             f"{bad[0] if len(bad) else 'none at all'}"
         )
-    return Original(path, labels.astype(np.uint8))
+    return Original(path, labels.astype(np.uint8), hdf5)
 
 
-def _is_hdf5(path: str) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(512 + len(HDF5_MARK))
-    return head[512:] == HDF5_MARK or head.startswith(HDF5_MARK)
+def _arrays(path: str) -> tuple[dict[str, tuple[tuple[int, ...], Any]], bool]:
+    """Shapes, as MATLAB has them, and dtypes by name; and whether the file is HDF5."""
+    try:
+        return {name: (each.shape, each.dtype) for name, each in variables(path).items()}, False
+    except FormatError as error:
+        try:
+            with open_dataset(path) as there:
+                layouts = {n: each.layout for n, each in there.store.sources.items()}
+        except FormatError:
+            raise error from None
+        return {name: (each.shape[::-1], each.dtype) for name, each in layouts.items()}, True
 
 
-def _mat_arrays(path: str) -> Iterator[tuple[str, tuple[tuple[int, ...], Any]]]:
-    for name, each in variables(path).items():
-        yield name, (each.shape, each.dtype)
-
-
-def _hdf5_arrays(path: str) -> Iterator[tuple[str, tuple[tuple[int, ...], Any]]]:
-    with open_dataset(path) as there:
-        for name, source in there.store.sources.items():
-            yield name, (source.layout.shape[::-1], source.layout.dtype)
-
-
-def _labels(path: str) -> NDArray[Any]:
-    if _is_hdf5(path):
+def _labels(path: str, hdf5: bool) -> NDArray[Any]:
+    if hdf5:
         with open_dataset(path, sources=["y"]) as there:
             return np.asarray(there["y"][:]).reshape(-1)
     variable = variables(path)["y"]

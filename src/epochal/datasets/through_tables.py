@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickletools
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -31,6 +32,12 @@ CALLS = {
     *{"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD"},
     *{"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"},
 }
+MEMO = 1 << 16  # the unpickler allocates a table of as many objects as an instruction says
+# What pickletools says of a byte that is no instruction, and of an argument that is cut off; what
+# it says of other arguments quotes them.
+BROKEN = re.compile(
+    r"at position \S+, opcode .+ unknown|expected \d+ bytes in .+, but only \d+ remain", re.DOTALL
+)
 LOCK = threading.Lock()  # PyTables is not made for several threads
 
 
@@ -54,8 +61,8 @@ class TablesStore:
         found = next(pickles_in(self.name), None)
         if found is not None:
             raise UnsafeError(
-                f"{self.name}: attribute {found} holds a pickle, which PyTables would run: read it "
-                "with use_h5py='auto', which never unpickles anything"
+                f"{self.name}: attribute {found} may be a pickle, which PyTables would run: "
+                "read it with use_h5py='auto', which never unpickles anything"
             )
         self._names = list(names)
         self._file = _tables().open_file(self.name, "r")
@@ -123,10 +130,10 @@ class _TablesSource:
 
 
 def pickles_in(path: str) -> Iterator[str]:
-    """Names of attributes that PyTables would unpickle, as ``node.attribute``; without PyTables.
+    """Names of attributes that PyTables might unpickle, as ``node.attribute``; without PyTables.
 
-    Those are scalar strings that end with a full stop, the last instruction of a pickle. A string
-    that breaks off before it calls anything is text.
+    It unpickles scalar strings that end with a full stop, the last instruction of a pickle. Only
+    what cannot do anything as a pickle is passed over: see `_is_text`.
     """
     with h5py.File(path, "r") as file:
         names = [""]
@@ -134,33 +141,54 @@ def pickles_in(path: str) -> Iterator[str]:
         for name in names:
             node = file[name] if name else file
             for attribute in node.attrs:
-                if _is_pickle(_text(node, attribute)):
+                if not all(map(_is_text, _strings(node, attribute))):
                     yield f"/{name}.{attribute}"
 
 
-def _text(node: Any, attribute: str) -> bytes:
-    """A scalar string as it is stored; nothing of another attribute."""
+def _strings(node: Any, attribute: str) -> list[bytes]:
+    """The strings of an attribute as they are stored; none of another kind. What fills them up is
+    left out, as libhdf5 may.
+    """
     held = node.attrs.get_id(attribute)
-    if held.get_type().get_class() != h5py.h5t.STRING or held.shape:
-        return b""
+    if (
+        held.get_type().get_class() != h5py.h5t.STRING
+        or held.get_space().get_simple_extent_npoints() < 1
+    ):
+        return []
     if held.get_type().is_variable_str():
-        value = node.attrs[attribute]
-        return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
-    value = np.empty((), np.dtype(f"S{held.get_type().get_size()}"))
-    held.read(value, mtype=held.get_type())
-    return value.tobytes().rstrip(b"\0")
+        values = np.atleast_1d(np.asarray(node.attrs[attribute], object)).ravel()
+        return [
+            v.encode("utf-8", "surrogateescape") if isinstance(v, str) else bytes(v) for v in values
+        ]
+    raw = np.empty(held.shape, np.dtype(f"S{held.get_type().get_size()}"))
+    held.read(raw, mtype=held.get_type())
+    size = raw.dtype.itemsize
+    whole = raw.tobytes()
+    return [whole[at : at + size].rstrip(b"\0 ") for at in range(0, len(whole), size)]
 
 
-def _is_pickle(text: bytes) -> bool:
-    if len(text) < 2 or not text.endswith(b"."):
-        return False
+def _is_text(string: bytes) -> bool:
+    """Whether a string does nothing where it is loaded as a pickle.
+
+    One line of printable ASCII gets no function onto the stack: what names one takes a line's end
+    or a byte beyond ASCII. Of others only those that break off at a byte that is no instruction
+    or before their end, and call nothing until then, are text: where `pickletools` cannot read an
+    argument, the unpickler may (``I0x10`` is one).
+    """
+    if not string.endswith(b"."):
+        return True
+    line = all(0x20 <= byte < 0x7F for byte in string)
     try:
-        for instruction, _, _ in pickletools.genops(text):
-            if instruction.name in CALLS:
-                return True
-    except Exception:  # whatever it breaks off with
-        return False
-    return True
+        for instruction, argument, _ in pickletools.genops(string):
+            if instruction.name == "LONG_BINPUT" and (argument or 0) > MEMO:
+                return False
+            if instruction.name in CALLS and not line:
+                return False
+    except ValueError as error:
+        return line or BROKEN.fullmatch(str(error)) is not None
+    except Exception:  # whatever else it breaks off with
+        return line
+    return line
 
 
 def _tables() -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
-from epochal.spaces.space import FLOAT, Space, cast, dtype_of, one_hot
+from epochal.spaces.space import FLOAT, Space, cast, check_range, dtype_of, one_hot
 
 __all__ = ["Conv2DSpace", "IndexSpace", "VectorSpace"]
 
@@ -236,9 +236,7 @@ class IndexSpace(Space):
 
     def check_labels(self, batch: NDArray[Any]) -> None:
         """Refuse labels outside ``[0, max_labels)``."""
-        if batch.size and (batch.min() < 0 or batch.max() >= self.max_labels):
-            found = batch.min() if batch.min() < 0 else batch.max()
-            raise MismatchError(f"label {found} is outside [0, {self.max_labels}) of {self}")
+        check_range(batch, self.max_labels, str(self))
 
     def _formatted(self, batch: Any, space: Space) -> Any:
         labels = batch.reshape(len(batch), self.dim)

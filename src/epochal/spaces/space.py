@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
 
-__all__ = ["FLOAT", "Space", "cast", "dtype_of", "one_hot"]
+__all__ = ["FLOAT", "Space", "cast", "check_range", "dtype_of", "one_hot"]
 
 FLOAT = "float32"  # what ``floatX`` of Pylearn2 stands for here
 
@@ -112,6 +112,13 @@ def cast(batch: Any, dtype: np.dtype | None) -> Any:
     return batch.astype(dtype)
 
 
+def check_range(labels: NDArray[Any], n: int, of: str) -> None:
+    """Refuse labels outside ``[0, n)``; `of` says whose they are."""
+    if labels.size and (labels.min() < 0 or labels.max() >= n):
+        found = labels.min() if labels.min() < 0 else labels.max()
+        raise MismatchError(f"label {found} is outside [0, {n}): {of}")
+
+
 def one_hot(labels: NDArray[Any], max_labels: int, dtype: np.dtype) -> NDArray[Any]:
     """Labels as rows with a one where they point, ``(*labels.shape, max_labels)``.
 
@@ -123,12 +130,7 @@ def one_hot(labels: NDArray[Any], max_labels: int, dtype: np.dtype) -> NDArray[A
     >>> one_hot(np.array([2, 0]), 3, np.dtype("u1")).tolist()
     [[0, 0, 1], [1, 0, 0]]
     """
-    outside = (labels < 0) | (labels >= max_labels)
-    if outside.any():
-        raise MismatchError(
-            f"label {labels[outside].flat[0]} is outside [0, {max_labels}): of max_labels="
-            f"{max_labels} labels the last is {max_labels - 1}"
-        )
+    check_range(labels, max_labels, f"max_labels={max_labels}")
     out = np.zeros((*labels.shape, max_labels), dtype)
     np.put_along_axis(out, labels[..., None].astype(np.intp), 1, axis=-1)
     return out

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.layout import Layout
-from epochal.stores.manifest import Beside, Manifest, crc32, differs, manifests_beside
+from epochal.stores.manifest import Manifest, crc32, differs, manifests_beside
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.rows import byte_view
 from epochal.stores.source import Source
@@ -30,10 +30,9 @@ class DecodedSource:
     Rows that are read alone are not checked.
     """
 
-    def __init__(self, name: str, source: Source, manifest: Manifest) -> None:
-        self._name, self._source, self.manifest = name, source, manifest
+    def __init__(self, file: str, name: str, source: Source, manifest: Manifest) -> None:
+        self._file, self._name, self._source, self.manifest = file, name, source, manifest
         layout = source.layout
-        # Chunks of what is stored as it is are there for reading alone, of any number of rows.
         self._fits = manifest.decoded and manifest.n_pieces == layout.n_chunks
         self.layout: Layout = replace(layout, checked=self._fits)
 
@@ -51,9 +50,9 @@ class DecodedSource:
             first, last = self.layout.bounds(start + chunk)
             what = differs(int(sums[chunk]), int(self.manifest.sums[start + chunk]))
             raise DamageError(
-                f"source {self._name!r}, chunk {start + chunk}, rows {first} to {last - 1}: "
-                f"{what}. The file is damaged there: restore it from a copy, or leave these rows "
-                "out"
+                f"{self._file}: source {self._name!r}, chunk {start + chunk}, rows {first} to "
+                f"{last - 1}: {what}. The file is damaged there: restore it from a copy, or leave "
+                "these rows out"
             )
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
@@ -79,18 +78,18 @@ def with_decoded_sums(store: Store, place: str | None = None) -> Store:
     if not noted and not noted.damaged:
         return store
     sources: dict[str, AnySource] = {}
+
+    def watched(name: str, source: Source) -> Source:
+        manifest = noted[name]
+        if manifest is None or isinstance(source, SelfChecking):
+            return source
+        return DecodedSource(store.name, name, source, manifest)
+
     for name, source in store.sources.items():
         if isinstance(source, RaggedSource):
             layout, columns = source.layout, source.columns
-            columns = {c: _watched(f"{name}/{c}", each, noted) for c, each in columns.items()}
+            columns = {c: watched(f"{name}/{c}", each) for c, each in columns.items()}
             sources[name] = RaggedSource(name, columns, layout.offsets, layout.n_columns)
         else:
-            sources[name] = _watched(name, source, noted)
+            sources[name] = watched(name, source)
     return StoreOver(store, sources, store.close)
-
-
-def _watched(name: str, source: Source, noted: Beside) -> Source:
-    manifest = noted[name]
-    if manifest is None or isinstance(source, SelfChecking):
-        return source
-    return DecodedSource(name, source, manifest)

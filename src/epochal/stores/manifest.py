@@ -66,8 +66,7 @@ class Manifest:
         Where rows lie one after another: how many of them are a piece. None where pieces are the
         chunks of the file.
     decoded
-        Whether the sums are of decoded rows instead: where stored bytes cannot be had. `verify`
-        compares these, reading does not.
+        Whether the sums are of decoded rows instead: where stored bytes cannot be had.
     damaged
         Whether there was one, which is no longer what was written: nothing can be compared with it.
     """

@@ -85,8 +85,10 @@ def _piece_bytes(source: Source) -> NDArray[np.uint32] | None:
     layout = source.layout
     if layout.piece_bytes is not None:
         return layout.piece_bytes
-    sizes = [layout.row_bytes * (b - a) for a, b in map(layout.bounds, range(layout.n_chunks))]
-    return np.array(sizes, np.uint32).reshape(-1, 1)
+    starts = layout.starts
+    if starts is None:
+        starts = np.append(np.arange(layout.n_chunks) * layout.chunk_rows, layout.n_rows)
+    return (np.diff(starts) * layout.row_bytes).astype(np.uint32).reshape(-1, 1)
 
 
 def unmapped(source: Source) -> tuple[Source, tuple[Function, ...]]:

@@ -44,7 +44,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 KNOWN = {
     b"PK\x03\x04": "a zip archive without arrays",
     b"PK\x05\x06": "an empty zip archive",
-    b"MATLAB 5.0": "a MATLAB file of version 5 (save it with -v7.3 to get HDF5)",
+    b"MATLAB 5.0": "a MATLAB file of version 5 (epochal convert makes it HDF5)",
     b"CDF": "a netCDF 3 file (nccopy -k nc4 makes it HDF5)",
     b"\x0e\x03\x13\x01": "an HDF4 file (h4toh5 makes it HDF5)",
     b"\x1f\x8b": "compressed with gzip (gunzip it first)",

@@ -55,6 +55,9 @@ class Variable:
         are truth values.
     dtype
         What blocks are, in this machine's byte order. None where it is no array of real numbers.
+    path, place, order
+        The file, where the variable's element begins in it (bytes), and the file's byte order,
+        ``"<"`` or ``">"``.
     """
 
     name: str
@@ -62,8 +65,8 @@ class Variable:
     kind: str
     dtype: np.dtype | None
     path: str
-    place: int  # of the element
-    order: str  # "<" or ">"
+    place: int
+    order: str
 
     def blocks(self, n: int, start: int = 0) -> Iterator[NDArray[Any]]:
         """Consecutive blocks along the last axis, ``(*shape[:-1], m)`` with at most `n`, in column-
