@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+from zlib import crc32
 
 import numpy as np
 from numpy.random import RandomState
@@ -24,15 +26,33 @@ from epochal.plan.plan import Plan
 from epochal.ragged import check_form
 from epochal.schemes.piles import KeyOrder
 from epochal.splits import splits_of
+from epochal.stores.mapped import Chain, MappedSource, functions_of, repeated, unmapped
 from epochal.stores.memory import ArraySource, ArrayStore
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.store import AnySource, Other, Store
 from epochal.view import RaggedView, Selection, SourceView
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "identity_of"]
 
 MIX_BYTES = 64 << 20
 SAVE_BYTES = 4 << 20
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A function of rows that can be stored."""
+
+    def state(self) -> Any:
+        """What it is built of again."""
+        ...
+
+
+class Transforms(Protocol):
+    """What `Dataset.transform` takes: see `epochal.transforms.Transform`."""
+
+    def lazily(self, row_shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """A picklable function of rows, with `row_shape`, `dtype` and `factor` of what it makes."""
+        ...
 
 
 class Dataset:
@@ -257,17 +277,29 @@ class Dataset:
         if scheme == "even_sequences" and "lengths" not in order:
             mixed = {"lengths": self._lengths(chosen)}
         made = schemes.make(scheme, len(self), **order, **mixed)
+        read, shapings = self._unmapped(chosen)
         return Batches(
-            chosen,
+            read,
             made,
             settings,
             selection=self._selection,
-            finish=Finish(
-                tuple(chosen), self._functions, ragged, tuple(map(self._shapings.get, chosen))
-            ),
-            finish_is_cheap=not self._functions and not self._shapings and ragged == "offsets",
+            finish=Finish(tuple(chosen), self._functions, ragged, tuple(map(shapings.get, chosen))),
+            finish_is_cheap=not self._functions and not shapings and ragged == "offsets",
             measured=self._measured,
         )
+
+    def _unmapped(
+        self, chosen: Mapping[str, AnySource]
+    ) -> tuple[dict[str, AnySource], dict[str, Callable[[Any], Any]]]:
+        """What is read, and what batches of it go through: rows are kept as they are stored."""
+        read: dict[str, AnySource] = {}
+        shapings = dict(self._shapings)
+        for name, source in chosen.items():
+            read[name], functions = unmapped(source)
+            if functions:
+                last = (shapings[name],) if name in shapings else ()
+                shapings[name] = Chain((*functions, *last))
+        return read, shapings
 
     def _lengths(self, chosen: Mapping[str, AnySource]) -> Selection | None:
         """Items of each row of the first source whose rows differ in length."""
@@ -353,6 +385,97 @@ class Dataset:
         store.sources = sources
         return Dataset(store, sources, functions=self._functions, shapings=self._shapings)
 
+    @classmethod
+    def of_view(cls, view: SourceView) -> Dataset:
+        """A dataset of the one source that a view shows, of its rows."""
+        store = ArrayStore({})
+        store.name = view.name
+        store.sources = {view.name: view.source}
+        return cls(store, store.sources, selection=view.selection)
+
+    def part(self, start: int, stop: int) -> Dataset:
+        """The rows ``[start, stop)``: a lazy view. Holds 8 bytes a row."""
+        first, last, _ = slice(start, stop).indices(len(self))
+        return self._view(np.arange(first, max(first, last), dtype=np.int64))
+
+    @classmethod
+    def plain(cls, ds: Dataset) -> Dataset:
+        """The rows of a dataset, without what is made of batches by `map` and ``spaces=``."""
+        return cls(ds.store, ds._sources, selection=ds._selection, measured=ds._measured)
+
+    @property
+    def transforms(self) -> dict[str, list[Any]]:
+        """States of the transforms that rows go through as they are read, by source."""
+        found = {}
+        for name, source in self._sources.items():
+            functions: list[Any] = list(functions_of(source))
+            states = [each.state() for each in functions if isinstance(each, HasState)]
+            if states:
+                found[name] = states
+        return found
+
+    @property
+    def largest(self) -> str:
+        """The source with the most decoded bytes: what is transformed where none is named.
+
+        Raises
+        ------
+        MismatchError
+            Two of them are equally large.
+        """
+        sizes_of = {name: view.layout.decoded_bytes for name, view in self.sources.items()}
+        if not sizes_of:
+            raise SourceNameError(f"{self.store.name} holds no source: see `epochal info`")
+        most = [name for name, size in sizes_of.items() if size == max(sizes_of.values())]
+        if len(most) > 1:
+            raise MismatchError(f"which of {', '.join(most)}? Say with source=")
+        return most[0]
+
+    def transform(self, transform: Transforms, source: str | None = None) -> Dataset:
+        """The same dataset, with one source transformed as its rows are read: a lazy view.
+
+        ``ds["X"]`` gives transformed rows. Batches are made of rows as they are stored, which are
+        what `memory` and scratch hold, and are transformed on the reading threads. A transform that
+        makes several rows of one (patches) has all other sources repeat theirs.
+
+        Parameters
+        ----------
+        transform
+            A fitted one of `epochal.transforms`.
+        source
+            Which; None: the one with the most bytes.
+
+        Raises
+        ------
+        MismatchError
+            It is not fitted, or to rows of another shape.
+        """
+        name = self.largest if source is None else source
+        view = self[name]
+        if isinstance(view, RaggedView):
+            raise MismatchError(f"rows of {name!r} vary in length: no transform takes them")
+        function = transform.lazily(view.shape[1:], view.dtype)
+        sources: dict[str, AnySource] = dict(self._sources)
+        sources[name] = MappedSource(
+            view.source, function, function.row_shape, function.dtype, function.factor
+        )
+        selection = self._selection
+        if function.factor != 1:
+            for other, each in self._sources.items():
+                if other != name:
+                    sources[other] = repeated(other, each, function.factor)
+            if selection is not None:
+                selection = (
+                    selection[:, None] * function.factor + np.arange(function.factor)
+                ).reshape(-1)
+        return Dataset(
+            self.store,
+            sources,
+            selection=selection,
+            functions=self._functions,
+            shapings={n: s for n, s in self._shapings.items() if n != name},
+        )
+
     def _chosen(self, sources: Sequence[str] | str | None) -> dict[str, AnySource]:
         if not self._sources:
             raise SourceNameError(f"{self.store.name} holds no source: see `epochal info`")
@@ -364,8 +487,9 @@ class Dataset:
         return {name: self._source(name) for name in names}
 
     def save(self, path: str | os.PathLike[str], **how: Any) -> None:
-        """Write the rows as this process sees them to a new file, by `epochal.create`, whose
-        arguments are `how`; ``overwrite=True`` may replace the very file they come from.
+        """Write the rows as this process sees them to a new file, transformed ones with the state
+        of their transforms, by `epochal.convert`, whose arguments are `how`; ``overwrite=True`` may
+        replace the very file they come from.
 
         Reads each chunk once, in order; holds a quarter of what `memory` allows in reading.
 
@@ -374,17 +498,7 @@ class Dataset:
         MismatchError
             Rows of varying length, which cannot be written.
         """
-        views = self.sources
-        ragged = [name for name, view in views.items() if isinstance(view, RaggedView)]
-        if ragged:
-            raise MismatchError(f"rows of {ragged[0]!r} vary in length, and cannot be written yet")
-        plain = Dataset(self.store, self._sources, selection=self._selection)
-        specs = {name: (view.shape[1:], view.dtype) for name, view in views.items()}
-        row_bytes = max(1, sum(view.layout.row_bytes for view in views.values()))
-        create = import_module("epochal.writing.create").create  # which loads h5py
-        with create(path, specs, rows=len(self), **how) as writer:
-            for batch in plain.batches("sequential", max(1, SAVE_BYTES // row_bytes)):
-                writer.append(dict(zip(views, batch, strict=True)))
+        import_module("epochal.converting.convert").convert(Dataset.plain(self), path, **how)
 
     def close(self) -> None:
         """Give back file descriptors."""
@@ -395,6 +509,36 @@ class Dataset:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def identity_of(ds: Dataset) -> str:
+    """What tells a dataset from another, as far as is cheap: its file, its rows, and what they go
+    through.
+    """
+    selection = ds._selection
+    rows = "all" if selection is None else f"{len(selection)} {crc32(selection.tobytes())}"
+    through = {}
+    for name, source in ds.stored.items():
+        functions: list[Any] = list(functions_of(source))
+        told = [each.state() if isinstance(each, HasState) else each for each in functions]
+        through[name] = [_sum_of(each) for each in told]
+    return f"{ds.store.name} {rows} {through}"
+
+
+def _sum_of(value: Any, total: int = 0) -> int:
+    """CRC-32 of what something is: of states the same for what was loaded and what was saved."""
+    if isinstance(value, np.ndarray):
+        told = f"{value.dtype} {value.shape}".encode()
+        return crc32(np.ascontiguousarray(value).tobytes(), crc32(told, total))
+    if isinstance(value, dict):
+        value = [each for item in value.items() for each in item]
+    if isinstance(value, list | tuple):
+        for each in value:
+            total = _sum_of(each, total)
+        return crc32(b"]", total)
+    if isinstance(value, str | int | float | None):
+        return crc32(repr(value).encode(), total)
+    return crc32(pickle.dumps(value), total)
 
 
 def _unequal(lengths: Mapping[str, int]) -> MismatchError:

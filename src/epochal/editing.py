@@ -138,7 +138,7 @@ def _put(container: Container, name: str, blocks: Blocks, progress: Progress) ->
     sums = None if progress.sums is None else progress.sums[name]
     try:
         for chunk, block in blocks.items():
-            stored = container.encode(name, block)
+            stored = container.encoder(name)(block)
             container.put(name, chunk, stored)
             if sums is not None:
                 sums[chunk] = crc32(stored)

@@ -94,6 +94,11 @@ class SourceView:
         chosen = rows if self._selection is None else self._selection[rows]
         return SourceView(self.name, self._source, chosen, self.axes)
 
+    def read(self, start: int, stop: int, *, threads: int | None = None) -> NDArray[Any]:
+        """The rows ``[start, stop)`` of the view, on so many threads; None: one a core."""
+        rows = slice(start, stop) if self._selection is None else self._selection[start:stop]
+        return read_rows(self._source, rows, threads or default_threads())
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All rows, in memory: what ``np.asarray(view)`` gives."""
         if copy is False:

@@ -78,7 +78,7 @@ def put_all(container, specs, sources, start=0, sums=None):
                 container.get(spec.name, chunk, block[:there])
             n = min(spec.chunk_rows, len(rows) - at)
             block[there:n] = rows[at + there : at + n]
-            stored = container.encode(spec.name, block[:n])
+            stored = container.encoder(spec.name)(block[:n])
             kept[spec.name].append(crc32(stored))
             container.put(spec.name, chunk, stored)
     return {name: np.array(each, np.uint32) for name, each in kept.items()}
@@ -281,7 +281,7 @@ def test_rows_that_were_published_are_not_replaced(tmp_path):
     with pytest.raises(
         MismatchError, match=r"rows 0 to 5 were given anew: rows of a .npy file are"
     ):
-        container.put("X", 0, container.encode("X", np.full(8, 7, "u1")))
+        container.put("X", 0, container.encoder("X")(np.full(8, 7, "u1")))
     container.abandon()
 
 

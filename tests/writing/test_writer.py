@@ -27,8 +27,8 @@ class Kept:
         self.abandoned = False
         self.fail_at = fail_at
 
-    def encode(self, source, rows):
-        return rows.reshape(-1).view(np.uint8).copy()
+    def encoder(self, source):
+        return lambda rows: rows.reshape(-1).view(np.uint8).copy()
 
     def put(self, source, chunk, stored):
         if self.fail_at is not None and len(self.order) == self.fail_at:

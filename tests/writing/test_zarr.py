@@ -78,7 +78,7 @@ def put_all(container, specs, sources, start=0, sums=None):
                 container.get(spec.name, chunk, block[:there])
             n = min(spec.chunk_rows, len(rows) - at)
             block[there:n] = rows[at + there : at + n]
-            stored = container.encode(spec.name, block[:n])
+            stored = container.encoder(spec.name)(block[:n])
             kept.append(crc32(stored))
             container.put(spec.name, chunk, stored)
         sums[spec.name] = np.array(kept, np.uint32)

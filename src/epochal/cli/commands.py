@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": "epochal.cli.bench",
     "convert": "epochal.cli.convert",
     "shuffle": "epochal.cli.shuffle",
+    "transform": "epochal.cli.transform",
     "verify": "epochal.cli.verify",
     "svhn": "epochal.cli.svhn",
     "demo": "epochal.cli.demo",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 
 from epochal import sizes
+from epochal.converting.cluster import step_for, written_by
 from epochal.converting.inputs import open_input
 from epochal.converting.job import identity, left_by, note
-from epochal.converting.origins import FromDataset, FromInput, Origin, length
+from epochal.converting.origins import FromDataset, FromInput, Origin, Rows, length
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.opening import open_dataset
 from epochal.progress import row_bar
+from epochal.stores.kept import TRANSFORMS
+from epochal.transforms.kept import to_bytes
 from epochal.writing.attributes import check_attributes
 from epochal.writing.create import DEFAULT, resumed, specs_for, start
 from epochal.writing.recovery import recover_all
 from epochal.writing.spec import SourceSpec
 from epochal.writing.target import Target
+from epochal.writing.writer import Writer
 
 __all__ = ["Converted", "convert", "flavour_of", "shuffle"]
 
@@ -83,9 +87,13 @@ def convert(
     progress: bool = False,
     untrusted: bool = False,
     allow: Sequence[str] = (),
+    client: Any = None,
     **reading: Any,
 ) -> Converted:
     """Write a file anew in another form: any store, CSV, Parquet, Arrow, images, MATLAB.
+
+    Of a dataset with transforms (`Dataset.transform`) the transformed rows are written, and the
+    fitted transforms beside them: `epochal.transforms.load` reads them from the file.
 
     Reads each chunk once, in order; holds at most `memory`. The target appears whole, or not at
     all; a run that was killed leaves what it has done beside it, for a run with ``resume=True`` to
@@ -114,6 +122,9 @@ def convert(
         See `Dataset.batches`.
     untrusted, allow
         See `epochal.open`.
+    client
+        A `dask.distributed.Client`: its workers read, transform and compress parts of the rows, and
+        this process writes them. They open `src` by its path or URL.
     reading
         What inputs take: see `epochal.converting.inputs.open_input`.
 
@@ -154,6 +165,7 @@ def convert(
                 "shuffle": shuffle,
                 "chunk_rows": chunk_rows,
             },
+            client=client,
         )
 
 
@@ -293,12 +305,13 @@ def _write(
     checksum: bool,
     flavour: str,
     form: dict[str, Any],
+    client: Any = None,
 ) -> Converted:
     """Copy rows to a new file, with a checkpoint now and then."""
     attrs = check_attributes(attrs)
     specs = specs_for(origin.sources, rows=origin.rows, flavour=flavour, **form)
     job |= {"specs": [repr(spec) for spec in specs], "rows": origin.rows, "flavour": flavour}
-    step = _step(specs, budget)
+    step = _step(specs, budget) if client is None else step_for(specs)
     recover_all(dst)
     target = Target(dst, overwrite=overwrite)
     first = 0
@@ -311,6 +324,7 @@ def _write(
         how: dict[str, Any] = {
             "rows": origin.rows,
             "attrs": attrs,
+            "kept": kept_of(origin),
             "memory": budget - _reading_bytes(budget),
             "threads": threads,
             "checksum": checksum,
@@ -329,13 +343,29 @@ def _write(
         raise
     every = _checkpoint_rows(specs, step)
     with writer, row_bar(origin.rows, first, label(dst), progress) as advance:
-        for block in origin.blocks(first, step):
-            writer.append(block)
-            advance(length(block))
+        written: Iterator[int]
+        if client is None:
+            blocks = origin.blocks(first, step)
+            written = (_appended(writer, block) for block in blocks)
+        else:
+            written = written_by(client, origin, writer, first, step)
+        for n_rows in written:
+            advance(n_rows)
             if writer.rows % every == 0:
                 writer.checkpoint()
         total = writer.rows
     return Converted(target.path, total, first)
+
+
+def _appended(writer: Writer, block: Rows) -> int:
+    writer.append(block)
+    return length(block)
+
+
+def kept_of(origin: Origin) -> dict[str, bytes]:
+    """Fitted transforms that the rows went through, as what is kept in the file."""
+    found = origin.transforms
+    return {TRANSFORMS: to_bytes({"sources": found})} if found else {}
 
 
 def label(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epochal.dataset import Dataset
+from epochal.dataset import Dataset, identity_of
 from epochal.errors import FormatError, MismatchError
 from epochal.writing.disk import writing_to
 from epochal.writing.target import Target, partial_of
@@ -19,7 +19,7 @@ __all__ = ["identity", "left_by", "note"]
 def identity(src: Any) -> Any:
     """What tells whether a source is the one that a killed run read."""
     if isinstance(src, Dataset):
-        return src.store.name
+        return identity_of(src)
     if isinstance(src, str | os.PathLike):
         path = os.fspath(src)
         try:

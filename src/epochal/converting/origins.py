@@ -33,6 +33,11 @@ class Origin(Protocol):
         ...
 
     @property
+    def transforms(self) -> Mapping[str, Any]:
+        """States of the transforms that rows went through, by source."""
+        ...
+
+    @property
     def attrs(self) -> Mapping[str, Any]:
         """What is kept besides, such as the names of labels."""
         ...
@@ -72,7 +77,13 @@ class FromDataset:
             self.sources[f"{name}_lengths"] = (), np.dtype("i8")
         self.rows: int | None = len(ds)
         self.attrs: Mapping[str, Any] = {}
+        self.transforms: Mapping[str, Any] = ds.transforms
         self._ds, self._scheme, self._seed, self._how = ds, scheme, seed, how
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is read."""
+        return self._ds
 
     def blocks(self, first: int, n_rows: int) -> Iterator[Rows]:
         """See `Origin`."""
@@ -99,6 +110,7 @@ class FromInput:
             name: (source.row_shape, source.dtype) for name, source in given.sources.items()
         }
         self.rows, self.attrs = given.rows, given.attrs
+        self.transforms: Mapping[str, Any] = {}
         self._given = given
 
     def blocks(self, first: int, n_rows: int) -> Iterator[Rows]:

@@ -38,6 +38,7 @@ from epochal.datasets.parts import (
     random_slices,
 )
 from epochal.datasets.parts import train_size as train_size_of
+from epochal.datasets.preprocessing import ToRows, converter_for, fitted, prepared, targets_of
 from epochal.errors import MismatchError, RowError, SourceNameError
 from epochal.execute.probe import Measured
 from epochal.spaces import CompositeSpace, Space
@@ -468,6 +469,20 @@ class DenseDesignMatrix:
     def apply_preprocessor(self, preprocessor: Any, can_fit: bool = False) -> None:
         """``preprocessor.apply(self, can_fit)``."""
         preprocessor.apply(self, can_fit)
+
+    def preprocess(self, transform: Any, *, can_fit: bool) -> None:
+        """Let the examples be what a transform of `epochal.transforms` makes of them: what its
+        ``apply(self, can_fit)`` does.
+        """
+        images = prepared(self, transform)
+        rows = self.X if images is None else images(self.X)
+        fitted(transform, rows, can_fit=can_fit)
+        made = transform.transform(rows)
+        to_rows = ToRows(made.shape[1:])
+        self.view_converter = converter_for(self, to_rows.shape)
+        kept = self.y if transform.keeps_order else None
+        self.y = targets_of(kept, len(rows), len(made))
+        self.X = to_rows(made)
 
     def get_stream_position(self) -> RandomState:
         """Where the generator of random batches is."""

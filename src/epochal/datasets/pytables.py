@@ -25,6 +25,13 @@ from epochal.datasets.examples import (
 )
 from epochal.datasets.handle import NewFile, OpenFile, X, Y, blocks_of, rewrite
 from epochal.datasets.iteration import DEFAULT_SEED, whole_number
+from epochal.datasets.preprocessing import (
+    converter_for,
+    fitted,
+    on_disk,
+    prepared,
+    view_on_disk,
+)
 from epochal.datasets.topological import ImageRows, TopologicalView
 from epochal.errors import MismatchError, RowError
 from epochal.execute.scratch import scratch_folder
@@ -265,6 +272,25 @@ class DenseDesignMatrixPyTables(DenseDesignMatrix):
             )
         self.view_converter = None
         self.X = _mapped("X", self.X, Blank(tuple(width), dtype), tuple(width), dtype)
+
+    def preprocess(self, transform: Any, *, can_fit: bool) -> None:
+        """See `DenseDesignMatrix`: rows are transformed as they are read, and nothing is written;
+        where the file is open for writing they are written to it, some MiB at a time.
+        """
+        images = prepared(self, transform)
+        rows = view_on_disk(self.X, images)
+        fitted(transform, rows, can_fit=can_fit)
+        X, y, made = on_disk(rows, self.y, transform)
+        if self.in_place:
+            if len(X) != len(self.X):
+                raise MismatchError(
+                    f"{transform!r} makes {len(X)} examples of {len(self.X)}: open the file with "
+                    "mode='c', and save the dataset to a new file"
+                )
+            self.set_design_matrix(X)
+            return
+        self.view_converter = converter_for(self, made.shape)
+        self.X, self.y = _changeable(X), None if y is None else _changeable(y)
 
     def _set_one_hot(self, min_class: int, n_classes: int) -> None:
         function = OneHot(min_class, n_classes)

@@ -45,6 +45,7 @@ from epochal.stores.hdf5_file import BROKEN, check_unchanged, load_plugins, open
 from epochal.stores.hdf5_types import fixed_dtype, item_dtype, known_to_h5py, paddings_of
 from epochal.stores.hdf5_virtual import check_beside, virtual_facts
 from epochal.stores.hdf5_walk import address_of, walk
+from epochal.stores.kept import KEPT_SUM, TRANSFORMS
 from epochal.stores.store import Other
 
 __all__ = ["ALLOWED", "index_file"]
@@ -119,7 +120,7 @@ def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other], dict[s
         address = address_of(found)
         facts = known.get(address) if address else None
         if facts is None:
-            facts = _look(found, name, context)
+            facts = _kept(found, name) or _look(found, name, context)
             if address:
                 known[address] = facts
         else:
@@ -135,6 +136,14 @@ def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other], dict[s
                 f"{context.file.name}: more than {MAX_OBJECTS} objects: listing them has no bound"
             )
     return sources, others, axes
+
+
+def _kept(dataset: Any, name: str) -> Other | None:
+    """The transform that made the rows, where `epochal.convert` kept one."""
+    if name.strip("/") != TRANSFORMS or not h5py.h5a.exists(dataset, KEPT_SUM.encode()):
+        return None
+    why = "the transform that made these rows: epochal.transforms.load reads it"
+    return Other(name, why, dataset.shape, "uint8")
 
 
 def _look(dataset: Any, name: str, context: _File) -> Facts | Other:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.errors import MismatchError
+from epochal.stores.patches import PatchSource
+from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import Assignable, version_of
+from epochal.stores.store import AnySource, Assignable, version_of
 
-__all__ = ["MappedEdits", "MappedSource", "unmapped"]
+__all__ = ["Chain", "MappedEdits", "MappedSource", "functions_of", "repeated", "unmapped"]
 
 Function = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -28,6 +31,8 @@ class MappedSource:
         Of blocks ``(n, *row_shape)`` of any `n`, row by row alike; to be picklable, a module's.
     row_shape, dtype
         Of the rows that it makes.
+    factor
+        Rows that it makes of each, one after another.
     """
 
     def __init__(
@@ -36,13 +41,17 @@ class MappedSource:
         function: Function,
         row_shape: tuple[int, ...],
         dtype: np.dtype,
+        factor: int = 1,
     ) -> None:
-        self.source, self.function = source, function
+        self.source, self.function, self.factor = source, function, factor
         stored = source.layout
         self.layout = replace(
             stored,
-            shape=(stored.n_rows, *row_shape),
+            shape=(stored.n_rows * factor, *row_shape),
             dtype=dtype,
+            chunk_rows=stored.chunk_rows * factor,
+            starts=None if stored.starts is None else stored.starts * factor,
+            checked=stored.checked,
             # Stored bytes of chunks that are none of the file's own would be taken for the rows'.
             piece_bytes=_piece_bytes(source),
             read_overhead_bytes=stored.read_overhead_bytes + stored.chunk_bytes,
@@ -51,16 +60,21 @@ class MappedSource:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read the chunks ``[start, stop)``."""
         stored = self.source.layout
-        rows = np.empty((len(out), *stored.row_shape), stored.dtype)
+        n_rows = len(out) // self.factor
+        rows = np.empty((n_rows, *stored.row_shape), stored.dtype)
         self.source.read(start, stop, rows)
         out[...] = self.function(rows)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows."""
         stored = self.source.layout
-        read = np.empty((len(out), *stored.row_shape), stored.dtype)
-        self.source.read_rows(rows, read)
-        out[...] = self.function(read)
+        of, which = np.unique(rows // self.factor, return_inverse=True)
+        if self.factor == 1:
+            of, which = rows, np.arange(len(rows))
+        read = np.empty((len(of), *stored.row_shape), stored.dtype)
+        self.source.read_rows(of, read)
+        made = self.function(read)
+        out[...] = made if self.factor == 1 else made[which * self.factor + rows % self.factor]
 
 
 class MappedEdits(MappedSource):
@@ -91,10 +105,53 @@ def _piece_bytes(source: Source) -> NDArray[np.uint32] | None:
     return (np.diff(starts) * layout.row_bytes).astype(np.uint32).reshape(-1, 1)
 
 
-def unmapped(source: Source) -> tuple[Source, tuple[Function, ...]]:
+@dataclass(frozen=True)
+class Chain:
+    """Functions one after another."""
+
+    functions: tuple[Callable[[Any], Any], ...]
+
+    def __call__(self, rows: Any) -> Any:
+        """Of what the first takes."""
+        for function in self.functions:
+            rows = function(rows)
+        return rows
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """Each row so many times."""
+
+    factor: int
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Of rows ``(n, *row_shape)``."""
+        return np.repeat(rows, self.factor, axis=0)
+
+
+def repeated(name: str, source: AnySource, factor: int) -> MappedSource:
+    """Each row of a source so many times, one after another."""
+    if isinstance(source, RaggedSource):
+        raise MismatchError(
+            f"rows of {name!r} vary in length: they cannot be repeated; leave them out"
+        )
+    layout = source.layout
+    return MappedSource(source, _Repeat(factor), layout.row_shape, layout.dtype, factor)
+
+
+def unmapped(source: Any) -> tuple[Any, tuple[Function, ...]]:
     """What is stored of a source, and the functions that its rows go through, in order."""
     functions: tuple[Function, ...] = ()
-    while isinstance(source, MappedSource):
+    while isinstance(source, MappedSource) and source.factor == 1:
         functions = (source.function, *functions)
         source = source.source
     return source, functions
+
+
+def functions_of(source: Any) -> tuple[Function, ...]:
+    """All functions that rows of a source go through, in order."""
+    functions: tuple[Function, ...] = ()
+    while isinstance(source, MappedSource | PatchSource):
+        functions = (source.function, *functions)
+        source = source.source
+    return functions

@@ -125,6 +125,10 @@ class StoreOver:
         self.sources = sources
         self.close = close
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Groups may be a view of a dict, which does not pickle.
+        return {**self.__dict__, "groups": {name: dict(of) for name, of in self.groups.items()}}
+
 
 def largest_group(sources: Mapping[str, AnySource]) -> dict[str, AnySource]:
     """Sources whose first axis agrees with the largest group: most sources, then most bytes."""

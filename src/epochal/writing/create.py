@@ -226,6 +226,7 @@ def start(
     *,
     rows: int | None,
     attrs: Mapping[str, Any],
+    kept: Mapping[str, bytes] | None = None,
     **how: Any,
 ) -> Writer:
     """A writer for a target at which nothing was begun."""
@@ -237,7 +238,7 @@ def start(
             container = ZarrContainer.create(target.partial, specs, rows)
         case _:
             container = NpyContainer.create(target.partial, specs, rows, attrs)
-    return _writer(container, specs, target, rows, Progress(attrs=attrs), **how)
+    return _writer(container, specs, target, rows, Progress(attrs=attrs, kept=kept or {}), **how)
 
 
 def resumed(
@@ -247,6 +248,7 @@ def resumed(
     *,
     rows: int | None,
     attrs: Mapping[str, Any],
+    kept: Mapping[str, bytes] | None = None,
     **how: Any,
 ) -> Writer | None:
     """A writer that goes on from the last checkpoint of one that was killed; None where it was
@@ -263,7 +265,7 @@ def resumed(
                 container, progress = NpyContainer.resume(target.partial)
     except DamageError:
         return None
-    progress.attrs = attrs
+    progress.attrs, progress.kept = attrs, kept or {}
     return _writer(container, specs, target, rows, progress, **how)
 
 

@@ -21,7 +21,7 @@ from epochal.stores.codecs import Bytes
 from epochal.stores.filters import BLOSC_CODECS, Filter
 from epochal.writing.spec import Compression
 
-__all__ = ["Encoder", "as_stored", "chain_for"]
+__all__ = ["ChunkEncoder", "Encoder", "as_stored", "chain_for"]
 
 GZIP, SHUFFLE, BLOSC, LZ4, ZSTD, BLOSC2 = 1, 2, 32001, 32004, 32015, 32026
 LEVELS = {"gzip": 4, "zstd": 3, "lz4": 0, "blosc": 5, "blosc2": 5}
@@ -81,6 +81,21 @@ class Encoder:
         if not isinstance(data, np.ndarray):
             data = np.frombuffer(data, np.uint8)
         return data, self._mask
+
+
+class ChunkEncoder:
+    """What is stored of a chunk's rows, in a file with these filters; picklable."""
+
+    def __init__(self, filters: tuple[Filter, ...], chunk_rows: int) -> None:
+        self._filters, self._chunk_rows = filters, chunk_rows
+        self._encode = Encoder(filters)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChunkEncoder, (self._filters, self._chunk_rows)
+
+    def __call__(self, rows: NDArray[Any]) -> Bytes:
+        """Of rows ``(n, *row_shape)``."""
+        return self._encode(as_stored(rows, self._chunk_rows))[0]
 
 
 def _step(each: Filter) -> Encode | None:

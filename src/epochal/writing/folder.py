@@ -177,6 +177,12 @@ def _syncfs(fd: int) -> bool:
     return call(fd) == 0
 
 
+def keep(folder: str, kept: Mapping[str, bytes]) -> None:
+    """Files beside those of the sources, before the folder is published."""
+    for name, data in kept.items():
+        write_file(os.path.join(folder, name), np.frombuffer(data, np.uint8), sync=True)
+
+
 def commit(
     folder: str,
     staged: Iterable[str] = (),

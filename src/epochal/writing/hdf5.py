@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from epochal.errors import DamageError, EpochalError, MismatchError, SourceNameError
 from epochal.stores.codecs import Undecodable
 from epochal.stores.filters import Filter, Pipeline, why_not
+from epochal.stores.kept import KEPT_SUM
 from epochal.stores.manifest import (
     Manifest,
     crc32,
@@ -24,8 +25,8 @@ from epochal.stores.manifest import (
     manifest_attributes,
     manifest_from_attributes,
 )
-from epochal.writing.container import Bytes, Progress
-from epochal.writing.encode import Encoder, as_stored, chain_for
+from epochal.writing.container import Bytes, Encode, Progress
+from epochal.writing.encode import ChunkEncoder, Encoder, chain_for
 from epochal.writing.flavour import Flavour
 from epochal.writing.journal import recover
 from epochal.writing.spec import Compression, SourceSpec
@@ -46,7 +47,6 @@ class HDF5Container:
         self._path = path
         self._specs = {spec.name: spec for spec in specs}
         self._flavour = flavour
-        self._encoders: dict[str, Encoder] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self._reach: dict[str, int] = {}
         self._transaction = Transaction(path)
@@ -135,17 +135,16 @@ class HDF5Container:
         for name, spec in self._specs.items():
             dataset = self._dataset(name)
             filters = filters_of(dataset)
-            self._encoders[name] = Encoder(filters)
             self._pipelines[name] = Pipeline(filters, spec.chunk_bytes)
             self._reach[name] = dataset.shape[0]
 
     def _dataset(self, name: str) -> Any:
         return self._file[name]
 
-    def encode(self, source: str, rows: NDArray[Any]) -> Bytes:
+    def encoder(self, source: str) -> Encode:
         """See `Container`. No filter is left out: `check` refuses a chain that cannot be done."""
-        stored, _ = self._encoders[source](as_stored(rows, self._specs[source].chunk_rows))
-        return stored
+        filters = filters_of(self._dataset(source))
+        return ChunkEncoder(filters, self._specs[source].chunk_rows)
 
     def put(self, source: str, chunk: int, stored: Bytes) -> None:
         """See `Container`."""
@@ -195,6 +194,8 @@ class HDF5Container:
             self._note_rows(None if final else progress.rows)
             if final:
                 self._flavour.set_attributes(self._file, progress.attrs)
+                for name, data in progress.kept.items():
+                    keep(self._file, name, data)
             self._file.close()
             if final:
                 forget_sums(self._path, self._specs)
@@ -255,6 +256,14 @@ class _Naming:
         first = self._transaction.error
         if first is not None and not isinstance(error, EpochalError):
             raise first from error
+
+
+def keep(file: Any, name: str, data: bytes) -> None:
+    """Keep some bytes in a file, as an array beside its sources, with their CRC-32."""
+    if name in file:
+        del file[name]
+    held = np.frombuffer(data, np.uint8)
+    file.create_dataset(name, data=held).attrs[KEPT_SUM] = np.uint32(crc32(held))
 
 
 def _flavour_in(path: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from epochal.stores.manifest import Manifest, read_sidecar, sidecar_of, write_si
 from epochal.stores.npy import name_of
 from epochal.stores.npy_folder import DOCUMENT, FolderFacts, facts_in
 from epochal.writing import folder
-from epochal.writing.container import Bytes, Progress
+from epochal.writing.container import Bytes, Encode, Progress
 from epochal.writing.disk import sync, writing_to
 from epochal.writing.npy_file import NpyFile, check_grows, header_at, spec_of
 from epochal.writing.npy_form import header_for
@@ -153,10 +154,9 @@ class NpyContainer:
             raise
         return cls(path, files, rows, attrs, together=together, published=published)
 
-    def encode(self, source: str, rows: NDArray[Any]) -> Bytes:
+    def encoder(self, source: str) -> Encode:
         """See `Container`. Nothing pads the last chunk."""
-        items = np.ascontiguousarray(rows, dtype=self._files[source].spec.dtype)
-        return items.reshape(-1).view(np.uint8)
+        return partial(_stored, dtype=self._files[source].spec.dtype)
 
     def put(self, source: str, chunk: int, stored: Bytes) -> None:
         """See `Container`.
@@ -220,6 +220,7 @@ class NpyContainer:
         texts = {}
         if self._together:
             self._attrs |= folder.json_value(progress.attrs)
+            folder.keep(base, progress.kept)
             texts[DOCUMENT] = FolderFacts(progress.rows, keys, self._attrs).text()
         sidecars = [sidecar_of(key) for key in keys.values()]
         if self._published:
@@ -260,6 +261,10 @@ def _close(files: Any) -> None:
         if file.fd >= 0:
             os.close(file.fd)
             file.fd = -1
+
+
+def _stored(rows: NDArray[Any], dtype: np.dtype) -> Bytes:
+    return np.ascontiguousarray(rows, dtype=dtype).reshape(-1).view(np.uint8)
 
 
 def _check_attrs(path: str, attrs: Mapping[str, Any]) -> None:

@@ -89,7 +89,8 @@ class Writer:
         self._ending = ending
         self._resumable = resumable
         self._declared = rows
-        self._attrs = dict(progress.attrs)
+        self._attrs, self._beside = dict(progress.attrs), dict(progress.kept)
+        self.encoders = {name: container.encoder(name) for name in self.specs}
         self._checksum = checksum
         self._covered = Intervals([(0, progress.rows)] if progress.rows else [])
         self._end = progress.rows
@@ -160,6 +161,35 @@ class Writer:
             self.abandon(error)
             raise
 
+    def put(
+        self,
+        n_rows: int,
+        chunks: Mapping[str, Sequence[tuple[Bytes, int]]],
+        rows: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """`n_rows` rows after those that are there, of some sources as whole chunks that somebody
+        else encoded (what is stored of each, and its CRC-32), of the others as rows.
+        """
+        self._check_open()
+        start = self._end
+        blocks = {name: block_of(self.specs[name], block) for name, block in rows.items()}
+        try:
+            self._covered.add(start, start + n_rows)
+            self._end = start + n_rows
+            for name, encoded in chunks.items():
+                chunk_rows = self.specs[name].chunk_rows
+                assert start % chunk_rows == 0
+                for k, (stored, total) in enumerate(encoded):
+                    chunk = start // chunk_rows + k
+                    self._kept[name].set_rows(chunk, min(chunk_rows, n_rows - k * chunk_rows))
+                    self._container.put(name, chunk, stored)
+                    self._kept[name].set_sum(chunk, total)
+            for name, block in blocks.items():
+                self._fill(self.specs[name], start, block)
+        except BaseException as error:
+            self.abandon(error)
+            raise
+
     def missing(self) -> list[tuple[int, int]]:
         """Ranges of rows below the last, or below those that were announced, that nobody wrote."""
         end = self._end if self._declared is None else self._declared
@@ -221,7 +251,7 @@ class Writer:
         self._flying.append((key, self._pool.submit(self._encode, key[0], rows)))
 
     def _encode(self, source: str, rows: NDArray[Any]) -> tuple[Bytes, int]:
-        stored = self._container.encode(source, rows)
+        stored = self.encoders[source](rows)
         return stored, crc32(stored) if self._checksum else 0
 
     def _land_one(self) -> None:
@@ -256,7 +286,7 @@ class Writer:
         sums = None
         if self._checksum:
             sums = {name: kept.sums() for name, kept in self._kept.items()}
-        return Progress(self._end, sums, self._attrs)
+        return Progress(self._end, sums, self._attrs, self._beside)
 
     def commit(self) -> None:
         """Put what is left, and give the file its name. Nothing can be written afterwards.

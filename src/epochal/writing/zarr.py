@@ -28,7 +28,7 @@ from epochal.stores.manifest import (
 from epochal.stores.zarr_codecs import Unreadable
 from epochal.stores.zarr_meta import parse_json
 from epochal.writing import folder
-from epochal.writing.container import Bytes, Progress
+from epochal.writing.container import Bytes, Encode, Progress
 from epochal.writing.disk import remove, writing_to
 from epochal.writing.encode import as_stored
 from epochal.writing.spec import SourceSpec
@@ -132,9 +132,9 @@ class ZarrContainer:
             folder.write_file(mark, b"", sync=True)
         return container
 
-    def encode(self, source: str, rows: NDArray[Any]) -> Bytes:
+    def encoder(self, source: str) -> Encode:
         """See `Container`."""
-        return self._arrays[source].encode(rows)
+        return self._arrays[source].encoder
 
     def put(self, source: str, chunk: int, stored: Bytes) -> None:
         """See `Container`. A chunk that holds safe rows is put beside the one that is there."""
@@ -184,6 +184,8 @@ class ZarrContainer:
             texts = {folder.STATE: folder.progress_json(progress)}
         removed = (folder.STATE, APPENDING) if final else ()
         with writing_to(self._path):
+            if final:
+                folder.keep(self._path, progress.kept)
             folder.sync_all(self._path)
             if self._published:
                 forget_sums(self._path, self._arrays)
@@ -208,6 +210,22 @@ class ZarrContainer:
                 os.unlink(each.path)
 
 
+class _Encoder:
+    """What is stored of some rows: zeros make them a chunk. Picklable."""
+
+    def __init__(self, found: Document, dtype: np.dtype, chunk_rows: int) -> None:
+        self._how = {"codecs": found.get("codecs", [])}, dtype, chunk_rows
+        self._encode = encoder(found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Encoder, self._how
+
+    def __call__(self, rows: NDArray[Any]) -> Bytes:
+        _, dtype, chunk_rows = self._how
+        data = self._encode(as_stored(np.asarray(rows, dtype=dtype), chunk_rows))
+        return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+
+
 class _Array:
     """One array: its document, and how its chunks are coded and named."""
 
@@ -217,7 +235,8 @@ class _Array:
         self.spec = spec_of(name, found)
         self._folder = os.path.join(store, path)
         self._dtype = packed(self._meta.dtype)
-        self._encode, self._pipeline = encoder(found), self._meta.pipeline()
+        self.encoder = _Encoder(found, self._dtype, self.spec.chunk_rows)
+        self._pipeline = self._meta.pipeline()
         self._rest = ("0",) * (len(self._meta.shape) - 1)
 
     @property
@@ -229,12 +248,6 @@ class _Array:
         """The file of a chunk, in the store's folder."""
         name = self._meta.prefix + self._meta.separator.join((str(chunk), *self._rest))
         return os.path.join(self.path, name)
-
-    def encode(self, rows: NDArray[Any]) -> Bytes:
-        """What is stored of some rows: zeros make them a chunk."""
-        items = np.asarray(rows, dtype=self._dtype)
-        data = self._encode(as_stored(items, self.spec.chunk_rows))
-        return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
 
     def decode(self, data: bytes) -> NDArray[Any]:
         """The rows of a chunk, those that pad it among them."""

@@ -1,0 +1,137 @@
+"""A file of transformed rows: fit, then convert; a run that was killed goes on with both."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from epochal.converting.convert import Converted, convert
+from epochal.converting.job import identity
+from epochal.dataset import Dataset
+from epochal.errors import EpochalError, MismatchError
+from epochal.opening import open_dataset
+from epochal.transforms.kept import read_state, write_state
+from epochal.transforms.loading import made_of
+
+__all__ = ["transform_file"]
+
+# What a run that fits leaves beside its target while it runs.
+CHECKPOINT, FITTED = ".{}.epochal-fit", ".{}.epochal-fitted"
+
+
+def transform_file(
+    src: Any,
+    dst: str | os.PathLike[str],
+    transform: Any,
+    *,
+    fit_on: Any = None,
+    source: str | None = None,
+    client: Any = None,
+    memory: int | str | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    resume: bool = False,
+    untrusted: bool = False,
+    sources: Any = None,
+    split: str | None = None,
+    **how: Any,
+) -> Converted:
+    """Fit a transform, and write the rows of `src` through it to `dst`, with its fitted state.
+
+    Parameters
+    ----------
+    src, dst
+        As of `epochal.convert`.
+    transform
+        One of `epochal.transforms`; one that has learnt already is not fitted again.
+    fit_on
+        What it learns from; None: `src`.
+    source
+        Which source is transformed; None: the one with the most bytes.
+    resume
+        Go on with what a killed run left of the fit, and of the file.
+    client, memory, threads, progress, untrusted, sources, split, how
+        See `epochal.convert`.
+
+    Raises
+    ------
+    EpochalError
+        What is wrong, before anything is written where that can be known.
+    """
+    with ExitStack() as stack:
+        opening: dict[str, Any] = {"sources": sources, "untrusted": untrusted}
+        ds: Dataset = stack.enter_context(open_dataset(src, split=split, **opening))
+        name = ds.largest if source is None else source
+        ds[name]  # which says what is wrong with it
+        fits = not transform.is_fitted()
+        if fit_on is not None and not fits:
+            raise MismatchError(
+                f"fit_on={fit_on!r}: {transform!r} has learnt already, and is not fitted again"
+            )
+        beside = _Beside(dst, transform, fit_on if fit_on is not None else src, name)
+        if fits and not resume:
+            beside.remove()
+        if fits:
+            found = beside.fitted()
+            if found is None:
+                data = ds
+                if fit_on is not None:
+                    opened = open_dataset(fit_on, sources=[name], untrusted=untrusted)
+                    data = stack.enter_context(opened)
+                transform.fit(
+                    data,
+                    source=name,
+                    memory=memory,
+                    threads=threads,
+                    client=client,
+                    checkpoint=beside.checkpoint,
+                    progress=progress,
+                )
+                beside.keep(transform)
+            else:
+                transform = found
+        written = convert(
+            ds.transform(transform, name),
+            dst,
+            resume=resume,
+            memory=memory,
+            threads=threads,
+            client=client,
+            progress=progress,
+            **how,
+        )
+    beside.remove()
+    return written
+
+
+class _Beside:
+    """What was fitted, kept beside the target until that is whole."""
+
+    def __init__(self, dst: Any, transform: Any, fit_on: Any, source: str) -> None:
+        folder, name = os.path.split(os.path.abspath(os.fspath(dst)))
+        self.checkpoint = os.path.join(folder, CHECKPOINT.format(name))
+        self._fitted = os.path.join(folder, FITTED.format(name))
+        self._job = json.dumps([repr(transform), identity(fit_on), source])
+
+    def fitted(self) -> Any:
+        """What a run before fitted; None where it did not come so far, or fitted something else."""
+        if not os.path.exists(self._fitted):
+            return None
+        try:
+            state: Mapping[str, Any] = read_state(self._fitted)
+            return made_of(state["transform"], self._fitted) if state["job"] == self._job else None
+        except (EpochalError, KeyError, TypeError):
+            return None
+
+    def keep(self, transform: Any) -> None:
+        """Keep what was fitted."""
+        write_state(self._fitted, {"job": self._job, "transform": transform.state()})
+
+    def remove(self) -> None:
+        """Remove it."""
+        for path in (self.checkpoint, self._fitted):
+            Path(path).unlink(missing_ok=True)

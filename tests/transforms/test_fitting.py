@@ -1,0 +1,304 @@
+"""Learning from files: the same as from the array, after a kill, too; files stay what they are."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+import epochal
+from epochal.errors import FormatError, MismatchError, SourceNameError
+from epochal.transforms import (
+    PCA,
+    ZCA,
+    GlobalContrastNormalization,
+    MakeUnitNorm,
+    Pipeline,
+    RemapInterval,
+    Standardize,
+    fitting,
+    load,
+    statistics,
+)
+
+N, SHAPE = 3000, (4, 4, 3)
+PIPES = {
+    "standardize": Standardize(),
+    "remap": RemapInterval(),
+    "zca": ZCA(),
+    "pca": PCA(5),
+    "wide": PCA(5, solver="randomized", n_iter=2),
+    "pipeline": Pipeline([GlobalContrastNormalization(), Standardize(), ZCA()]),
+    "two passes": Pipeline([Standardize(), MakeUnitNorm(), PCA(6)]),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(N, 6)) @ rng.normal(size=(6, 48)) * 30
+    rows = np.clip(smooth + rng.normal(100, 10, (N, 48)), 0, 255)
+    rows = rows.astype("u1").reshape(N, *SHAPE)
+    rows.flags.writeable = False
+    return rows
+
+
+@pytest.fixture(scope="module")
+def path(images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "images.h5"
+    with epochal.create(path, {"X": (SHAPE, "u1"), "y": ((), "i8")}, chunk_rows=128) as writer:
+        writer.append(X=images, y=np.arange(N))
+    return str(path)
+
+
+@pytest.fixture
+def unchanged(path):
+    before = (Path(path).read_bytes(), os.stat(path).st_mtime_ns)
+    yield
+    assert (Path(path).read_bytes(), os.stat(path).st_mtime_ns) == before
+
+
+@pytest.fixture(params=list(PIPES))
+def pipe(request):
+    return clone(PIPES[request.param])
+
+
+def close(found, expected, rtol=1e-6):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * scale)
+
+
+def test_a_dataset_a_view_batches_and_an_array(pipe, images, path, unchanged):
+    expected = clone(pipe).fit_transform(images)
+    with epochal.open(path) as ds:
+        for data in (ds, ds["X"], ds.batches("sequential", 100, sources="X")):
+            close(clone(pipe).fit(data).transform(images), expected)
+        close(
+            clone(pipe).fit(ds.batches("sequential", 100), source="X").transform(images), expected
+        )
+        close(clone(pipe).fit(ds, memory="8MiB", threads=1).transform(images), expected)
+
+
+def test_rows_of_a_split_and_of_several_files(images, path, tmp_path):
+    with epochal.open(path) as ds:
+        train, _ = ds.split(0.7, seed=3)
+        chosen = images[train["y"][:]]
+        close(Standardize().fit(train).mean_, chosen.reshape(-1, 48).mean(axis=0), 1e-12)
+    for k in range(3):
+        np.save(tmp_path / f"part-{k}.npy", images[k * 1000 : (k + 1) * 1000])
+    with epochal.open(str(tmp_path / "part-*.npy")) as ds:
+        close(Standardize().fit(ds).mean_, images.reshape(-1, 48).mean(axis=0), 1e-12)
+
+
+def test_applied_as_rows_are_read(pipe, images, path, unchanged):
+    with epochal.open(path) as ds:
+        pipe.fit(ds)
+        expected = pipe.transform(images)
+        made = ds.transform(pipe)
+        assert made["X"].shape == expected.shape
+        assert made["X"].dtype == np.float32
+        close(made["X"][10:20], expected[10:20])
+        close(made["X"][[5, 2999, 5]], expected[[5, 2999, 5]])
+        close(pipe.transform(ds["X"])[:7], expected[:7])
+        for memory in ("64MiB", "2MiB"):
+            for scheme in ("sequential", "shuffled_sequential"):
+                rows = []
+                for X, y in made.batches(scheme, 100, seed=0, memory=memory):
+                    close(X, expected[y])
+                    rows.append(y)
+                assert sorted(np.concatenate(rows)) == list(range(N))
+        _, test = made.split(0.9)
+        close(test["X"][:], expected[test["y"][:]])
+        batches = list(pipe.transform(ds.batches("sequential", 500)))
+        assert [batch._fields for batch in batches] == [("X", "y")] * 6
+        close(np.concatenate([batch.X for batch in batches]), expected)
+
+
+def test_scratch_and_memory_hold_rows_as_they_are_stored(images, path):
+    with epochal.open(path) as ds:
+        made = ds.transform(Standardize().fit(ds))
+        plain = ds.explain("shuffled_sequential", 100, memory="2MiB")
+        through = made.explain("shuffled_sequential", 100, memory="2MiB")
+        assert 0 < through.predicted.held_bytes <= 1.1 * plain.predicted.held_bytes
+
+
+def test_map_and_spaces_come_after(images, path):
+    with epochal.open(path) as ds:
+        pipe = Standardize().fit(ds)
+        made = ds.transform(pipe).map(lambda batch: batch.X.sum(axis=(1, 2, 3)))
+        sums = np.concatenate(list(made.batches("sequential", 300)))
+        close(sums, pipe.transform(images).sum(axis=(1, 2, 3)), 1e-4)
+
+
+def test_datasets_of_several_sources(path):
+    with epochal.open(path) as ds:
+        one = Standardize().fit(ds, source="y")
+        assert one.mean_ == pytest.approx((N - 1) / 2)
+        made = ds.transform(one, "y")
+        assert made["y"][0] == pytest.approx(-((N - 1) / 2) / (1e-4 + np.std(np.arange(N))))
+        with pytest.raises(SourceNameError, match=r"no source 'Y'.*there are X, y"):
+            Standardize().fit(ds, source="Y")
+        with pytest.raises(MismatchError, match="batches of X, y: say with source="):
+            Standardize().fit(ds.batches("sequential", 10))
+    with pytest.raises(MismatchError, match=r"which of a, b\? Say with source="):
+        Standardize().fit(epochal.from_arrays(a=np.eye(3), b=np.eye(3)))
+    with pytest.raises(MismatchError, match="an array has no sources"):
+        Standardize().fit(np.eye(3), source="X")
+
+
+def test_copies_in_other_processes(path, images):
+    import pickle
+
+    with epochal.open(path) as ds:
+        made = ds.transform(Standardize().fit(ds))
+        with pickle.loads(pickle.dumps(made)) as again:
+            assert np.array_equal(again["X"][:50], made["X"][:50])
+
+
+# Kills ---------------------------------------------------------------------------------------
+
+
+def run(path, pipe, moment, checkpoint, fitted):
+    """Fit in a process of its own, which kills itself as it takes that block in."""
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    status = 1
+    try:
+        left = moment
+        fitting.SECONDS, fitting.BLOCK_BYTES = 0.0, 200 * 48
+
+        def killing(real):
+            def add(self, piece):
+                nonlocal left
+                left -= 1
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                real(self, piece)
+
+            return add
+
+        for kind in (statistics.Moments, statistics.Covariance, statistics.Sketch):
+            kind.least_rows = 1
+            kind.add = killing(kind.add)
+        with epochal.open(path) as ds:
+            clone(pipe).fit(ds, checkpoint=checkpoint).save(fitted)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+@pytest.mark.parametrize("name", ["standardize", "wide", "pipeline", "two passes"])
+def test_killed_and_resumed_to_the_same_state(name, path, tmp_path):
+    pipe = PIPES[name]
+    assert run(path, pipe, -1, tmp_path / "none", tmp_path / "whole.npz") == 0
+    assert not (tmp_path / "none").exists()
+    for moment in (1, 2, 9, 17, 22):
+        checkpoint, fitted = tmp_path / f"at-{moment}", tmp_path / f"fitted-{moment}.npz"
+        killed = run(path, pipe, moment, checkpoint, fitted)
+        if killed == 0:  # it has fewer blocks
+            continue
+        assert killed == signal.SIGKILL
+        assert not fitted.exists()
+        assert run(path, pipe, -1, checkpoint, fitted) == 0
+        assert fitted.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+        assert not checkpoint.exists()
+
+
+def test_checkpoints_go_on_where_they_were(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "BLOCK_BYTES", 200 * 48)
+    reached = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at(moment):
+        def collect(rows, through, n_rows, found, first, advance, kept):
+            for at, (n, piece) in enumerate(rows.made_of(first, n_rows, through)):
+                reached.append(first + at * n_rows)
+                if len(reached) == moment:
+                    raise Stopped
+                found.add(piece)
+                if kept.wanted:
+                    kept.save(first + at * n_rows + n, n_rows, found)
+
+        return collect
+
+    checkpoint = tmp_path / "fit"
+    with epochal.open(path) as ds:
+        monkeypatch.setattr(fitting, "_collect", stop_at(8))
+        with pytest.raises(Stopped):
+            Standardize().fit(ds, checkpoint=checkpoint)
+        monkeypatch.setattr(fitting, "_collect", stop_at(-1))
+        fitted = Standardize().fit(ds, checkpoint=checkpoint)
+        assert reached == [200 * k for k in (*range(8), *range(7, 15))]
+        assert np.array_equal(fitted.mean_, Standardize().fit(ds).mean_)
+        assert not checkpoint.exists()
+
+
+def test_checkpoints_of_other_fits(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "SECONDS", 0.0)
+    checkpoint = tmp_path / "fit"
+
+    def interrupted(self, piece):
+        raise KeyboardInterrupt
+
+    with epochal.open(path) as ds:
+        with monkeypatch.context() as patched:
+            patched.setattr(PCA, "learn", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                PCA(3).fit(ds, checkpoint=checkpoint)
+        assert checkpoint.exists()
+        for other in (PCA(4), Standardize()):
+            with pytest.raises(MismatchError, match="is a checkpoint of another fit"):
+                other.fit(ds, checkpoint=checkpoint)
+        with pytest.raises(MismatchError, match="is a checkpoint of another fit"):
+            PCA(3).fit(ds.split(0.5)[0], checkpoint=checkpoint)
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+        with pytest.raises(FormatError, match="holds no state of a transform"):
+            PCA(3).fit(ds, checkpoint=checkpoint)
+
+
+# What is kept ---------------------------------------------------------------------------------
+
+
+def test_states_that_are_damaged_or_hostile(tmp_path):
+    good = tmp_path / "good.npz"
+    Standardize().fit(np.eye(4)).save(good)
+    data = good.read_bytes()
+    bad = tmp_path / "bad.npz"
+    for at in range(0, len(data), 7):
+        bad.write_bytes(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+        try:
+            again = load(bad)
+        except (FormatError, MismatchError):
+            continue
+        assert np.array_equal(again.mean_, np.full(4, 0.25))  # a byte that nothing is read of
+    np.savez(bad, state=np.array([{"class": "Standardize"}], object))
+    with pytest.raises(FormatError, match="holds no state of a transform"):
+        load(bad)
+    bad.write_bytes(b"no zip")
+    with pytest.raises(FormatError, match="holds no transform"):
+        load(bad)
+    with pytest.raises(epochal.errors.FileMissingError):
+        load(tmp_path / "none.npz")
+    with pytest.raises(MismatchError, match="holds a Standardize"):
+        ZCA.load(good)
+
+
+def test_nothing_is_half_written(tmp_path, monkeypatch):
+    fitted = Standardize().fit(np.eye(4))
+    fitted.save(tmp_path / "a.npz")
+    before = (tmp_path / "a.npz").read_bytes()
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(epochal.errors.TargetError, match="the disk is full"):
+        Standardize().fit(np.ones((3, 4))).save(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.npz"]
