@@ -74,7 +74,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise FileMissingError(f"no file {os.fspath(path)}") from None
+        raise FileMissingError(f"{os.fspath(path)}: there is no such file") from None
     return from_bytes(data, os.fspath(path))
 
 

@@ -32,7 +32,7 @@ def load(path: str | os.PathLike[str], source: str | None = None) -> Any:
     """
     name = os.fspath(path)
     if not os.path.exists(name):
-        raise FileMissingError(f"no file {name}")
+        raise FileMissingError(f"{name}: there is no such file")
     kept = kept_in(name)
     if kept is None and not zipfile.is_zipfile(name):
         raise FormatError(

@@ -57,7 +57,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileMissingError(f"no file {name}") from None
+        raise FileMissingError(f"{name}: there is no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FormatError(f"{name} is no YAML: {' '.join(str(error).split())}") from None
 
