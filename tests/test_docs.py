@@ -9,7 +9,9 @@ import fsspec
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from epochal.cli import app
 from epochal.errors import DamageWarning
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -103,3 +105,28 @@ def test_coming_from_pylearn2(tmp_path, monkeypatch, capsys):
     assert "(1000, 3072)" in said
     assert "(3, 32, 32, 232) (232, 10)" in said
     assert (tmp_path / "halved.h5").exists()
+
+
+def test_preprocessing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    with h5py.File("train.h5", "w") as file:
+        file["X"], file["y"] = rng.integers(0, 256, (600, 8, 8, 3), "u1"), np.arange(600)
+    names: dict = {}
+    for block in code("transforms.md"):
+        exec(block, names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 pass"
+    assert lines[1].startswith("(600, 8, 8, 3) float32")
+    assert lines[2] == "(10000, 108)"
+    assert repr(names["again"]) == repr(names["pipe"])
+    whole = names["Standardize"]().fit(names["ds"])
+    assert np.allclose(names["first"].mean_, whole.mean_, rtol=1e-12)
+    spec = re.findall(r"```yaml\n(.*?)```", (DOCS / "transforms.md").read_text(), re.DOTALL)[0]
+    (tmp_path / "pipeline.yaml").write_text(spec)
+    (tmp_path / "test.h5").write_bytes((tmp_path / "train.h5").read_bytes())
+    (tmp_path / "white.h5").unlink()
+    for line in re.findall(
+        r"^epochal (.*?)(?:  #.*)?$", (DOCS / "transforms.md").read_text(), re.M
+    ):
+        assert CliRunner().invoke(app, line.split()).exit_code == 0, line

@@ -23,6 +23,7 @@ LAYERS = {
     "errors": 0,
     "sizes": 0,
     "casting": 1,
+    "html": 1,
     "layout": 1,
     "ragged": 1,
     "schemes": 2,

@@ -21,6 +21,7 @@ from epochal.errors import (
 )
 from epochal.execute.probe import Measured, threads_of
 from epochal.finish import Finish
+from epochal.html import table
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
 from epochal.ragged import check_form
@@ -164,6 +165,22 @@ class Dataset:
                 f"{stored} stored, {size} decoded"
             )
         return "\n".join([head, *rows])
+
+    def _repr_html_(self) -> str:
+        columns = ("source", "shape", "dtype", "layout", "codec", "stored", "decoded")
+        rows = [
+            (
+                name,
+                " × ".join(map(str, view.shape)),
+                str(view.dtype),
+                view.layout.kind,
+                view.layout.codec,
+                sizes.show(view.layout.stored_bytes),
+                sizes.show(view.layout.decoded_bytes),
+            )
+            for name, view in self.sources.items()
+        ]
+        return table(f"epochal.Dataset {self.store.name}: {len(self):,} rows", columns, rows)
 
     def batches(
         self,

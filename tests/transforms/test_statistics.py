@@ -15,6 +15,7 @@ from epochal.transforms.statistics import (
     statistics_of,
 )
 
+MAKE = {Moments: lambda n: Moments(n, extremes=True), Covariance: Covariance}
 DTYPES = ("u1", "i1", "?", "u2", "i4", "i8", "f2", "f4", "f8", ">f4", ">i2")
 
 
@@ -48,7 +49,9 @@ def tree(kind, parts, rng):
 @settings(max_examples=60, deadline=None)
 def test_moments_of_any_blocks_and_merges(dtype, cuts, seed):
     rows = rows_of(dtype, seed=seed)
-    found = tree(lambda: Moments(7), np.split(rows, sorted(cuts)), np.random.default_rng(seed))
+    found = tree(
+        lambda: Moments(7, extremes=True), np.split(rows, sorted(cuts)), np.random.default_rng(seed)
+    )
     exact = rows.astype("f8")
     assert (found.count == 300).all()
     assert found.tally == Tally(300)
@@ -121,7 +124,7 @@ def test_what_is_not_finite_is_counted_named_and_left_out(bad, dtype):
     for row, column in ((3, 2), (3, 4), (170, 0), (299, 6)):
         rows[row, column] = bad
     known = np.ma.masked_invalid(rows.astype("f8"))
-    found, covariance = Moments(7), Covariance(7)
+    found, covariance = Moments(7, extremes=True), Covariance(7)
     for block in np.split(rows, (1, 100, 180)):
         found.take(block)
         covariance.take(block)
@@ -151,7 +154,7 @@ def test_affine_statistics_are_those_of_affine_rows():
     factor, offset = np.array([2.0, 0.5, 3.0]), np.array([1.0, -4.0, 0.0])
     made = rows[:, columns] * factor + offset
     for kind in (Moments, Covariance):
-        before, after = kind(7), kind(3)
+        before, after = MAKE[kind](7), MAKE[kind](3)
         before.take(rows)
         after.take(made)
         pushed = before.affine(factor, offset, columns)

@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "epochal.cli.convert",
     "shuffle": "epochal.cli.shuffle",
     "transform": "epochal.cli.transform",
+    "show": "epochal.cli.show",
     "verify": "epochal.cli.verify",
     "svhn": "epochal.cli.svhn",
     "demo": "epochal.cli.demo",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from epochal.html import preformatted
 from epochal.plan.machine import Machine
 from epochal.plan.page import page
 
@@ -129,3 +130,6 @@ class Plan:
 
     def __str__(self) -> str:
         return page(self)
+
+    def _repr_html_(self) -> str:
+        return preformatted(page(self))

@@ -222,6 +222,8 @@ class RemapInterval(Columns):
     [[-1.0, 1.0]]
     """
 
+    extremes = True
+
     def __init__(
         self,
         map_from: tuple[float, float] | None = None,
@@ -245,7 +247,7 @@ class RemapInterval(Columns):
 
     def need(self) -> Statistics | None:
         """See `Transform`."""
-        return None if self.is_fitted() else Moments(self.n_features_in_)
+        return None if self.is_fitted() else Moments(self.n_features_in_, extremes=True)
 
     def wants(self, n_columns: int) -> type[Statistics] | None:
         """See `Transform`."""
@@ -295,6 +297,8 @@ class RemoveZeroColumns(Transform):
     FITTED = ("columns_",)
     pushes = True
 
+    extremes = True
+
     def __init__(self, eps: float = 1e-8, nan: str = "raise") -> None:
         self.eps = eps
         self.nan = nan
@@ -305,7 +309,7 @@ class RemoveZeroColumns(Transform):
 
     def need(self) -> Statistics | None:
         """See `Transform`."""
-        return None if self.is_fitted() else Moments(self.n_features_in_)
+        return None if self.is_fitted() else Moments(self.n_features_in_, extremes=True)
 
     def wants(self, n_columns: int) -> type[Statistics]:
         """See `Transform`."""

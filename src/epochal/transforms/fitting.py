@@ -40,6 +40,7 @@ class Stage(Protocol):
 
     nan: str
     pushes: bool
+    extremes: bool
 
     def begin(self, row_shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Check what is to be learnt from."""
@@ -92,12 +93,14 @@ def first_need(stages: Sequence[Stage], k: int, n_columns: int) -> Statistics | 
     need = stages[k].need()
     if not isinstance(need, Moments):
         return need
+    extremes = need.extremes
     for before, later in zip(stages[k:], stages[k + 1 :], strict=False):
         if not before.pushes:
             break
         if later.wants(n_columns) is Covariance:
             return Covariance(n_columns)
-    return need
+        extremes = extremes or later.extremes
+    return Moments(n_columns, extremes=extremes)
 
 
 def learn_all(

@@ -16,7 +16,7 @@ from epochal.view import RaggedView, SourceView
 
 __all__ = ["ArrayRows", "BatchRows", "DatasetRows", "Matrix", "RowsToRead", "rows_of"]
 
-BLOCK_BYTES = 2 << 20  # decoded rows of a block
+BLOCK_BYTES = 3 << 20  # decoded rows of a block
 Function = Callable[[NDArray[Any]], Any]
 
 
@@ -151,8 +151,9 @@ class DatasetRows:
         return replace(self, dataset=self.dataset.part(start, stop))
 
     def block_rows(self, wanted: int) -> int:
-        """See `RowsToRead`."""
-        return wanted
+        """See `RowsToRead`: whole chunks, which are decoded straight into the block."""
+        chunk_rows = self._view.layout.chunk_rows
+        return wanted - wanted % chunk_rows if chunk_rows < wanted else wanted
 
     def made_of(self, first: int, n_rows: int, function: Function) -> Iterator[tuple[int, Any]]:
         """See `RowsToRead`."""

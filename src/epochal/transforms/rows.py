@@ -118,6 +118,7 @@ class OneHot(Transform):
 
     FITTED = ("n_labels_",)
     takes_labels = True
+    extremes = True
 
     def __init__(self, max_labels: int | None = None, nan: str = "raise") -> None:
         self.max_labels = max_labels
@@ -132,7 +133,7 @@ class OneHot(Transform):
 
     def need(self) -> Statistics | None:
         """See `Transform`."""
-        return None if self.is_fitted() else Moments(1)
+        return None if self.is_fitted() else Moments(1, extremes=True)
 
     def learn(self, statistics: Statistics) -> None:
         """See `Transform`."""

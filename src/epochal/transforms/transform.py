@@ -77,6 +77,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     pushes: ClassVar[bool] = False  # whether `pushed` gives anything
     takes_labels: ClassVar[bool] = False  # rows of a single number, ``(n,)``
     of_images: bool = False  # whether rows are images, ``(height, width, channels)``
+    extremes: ClassVar[bool] = False  # whether it learns of the least and the largest numbers
     whole: ClassVar[bool] = False  # whether rows that it makes are of several, or of any
     keeps_order: bool = True  # whether the rows that it makes are of the rows in their order
     nan: str = "ignore"
