@@ -22,8 +22,9 @@ SCRIPTS = (
     "contiguous",
     "formats",
     "writing",
-    "sparse",
+    "sparse_rows",
     "remote",
+    "transforms",
 )
 COLUMNS = ("what", "rows/s", "against", "its rows/s", "ratio", "at least", "peak", "memory")
 

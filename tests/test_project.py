@@ -40,6 +40,7 @@ LAYERS = {
     "editing": 6,
     "choosing": 6,
     "finish": 6,
+    "transformed": 6,
     "dataset": 7,
     "opening": 8,
     "limits": 7,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
-from zlib import crc32
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
@@ -27,33 +25,24 @@ from epochal.plan.plan import Plan
 from epochal.ragged import check_form
 from epochal.schemes.piles import KeyOrder
 from epochal.splits import splits_of
-from epochal.stores.mapped import Chain, MappedSource, functions_of, repeated, unmapped
+from epochal.stores.mapped import Chain, unmapped
 from epochal.stores.memory import ArraySource, ArrayStore
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.store import AnySource, Other, Store
+from epochal.transformed import (
+    AppliesToRows,
+    several,
+    states_of,
+    sum_of,
+    sums_of_functions,
+    transformed,
+)
 from epochal.view import RaggedView, Selection, SourceView
 
 __all__ = ["Dataset", "identity_of"]
 
 MIX_BYTES = 64 << 20
 SAVE_BYTES = 4 << 20
-
-
-@runtime_checkable
-class HasState(Protocol):
-    """A function of rows that can be stored."""
-
-    def state(self) -> Any:
-        """What it is built of again."""
-        ...
-
-
-class Transforms(Protocol):
-    """What `Dataset.transform` takes: see `epochal.transforms.Transform`."""
-
-    def lazily(self, row_shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """A picklable function of rows, with `row_shape`, `dtype` and `factor` of what it makes."""
-        ...
 
 
 class Dataset:
@@ -423,13 +412,7 @@ class Dataset:
     @property
     def transforms(self) -> dict[str, list[Any]]:
         """States of the transforms that rows go through as they are read, by source."""
-        found = {}
-        for name, source in self._sources.items():
-            functions: list[Any] = list(functions_of(source))
-            states = [each.state() for each in functions if isinstance(each, HasState)]
-            if states:
-                found[name] = states
-        return found
+        return states_of(self._sources)
 
     @property
     def largest(self) -> str:
@@ -448,7 +431,7 @@ class Dataset:
             raise MismatchError(f"which of {', '.join(most)}? Say with source=")
         return most[0]
 
-    def transform(self, transform: Transforms, source: str | None = None) -> Dataset:
+    def transform(self, transform: AppliesToRows, source: str | None = None) -> Dataset:
         """The same dataset, with one source transformed as its rows are read: a lazy view.
 
         ``ds["X"]`` gives transformed rows. Batches are made of rows as they are stored, which are
@@ -472,23 +455,10 @@ class Dataset:
         if isinstance(view, RaggedView):
             raise MismatchError(f"rows of {name!r} vary in length: no transform takes them")
         function = transform.lazily(view.shape[1:], view.dtype)
-        sources: dict[str, AnySource] = dict(self._sources)
-        sources[name] = MappedSource(
-            view.source, function, function.row_shape, function.dtype, function.factor
-        )
-        selection = self._selection
-        if function.factor != 1:
-            for other, each in self._sources.items():
-                if other != name:
-                    sources[other] = repeated(other, each, function.factor)
-            if selection is not None:
-                selection = (
-                    selection[:, None] * function.factor + np.arange(function.factor)
-                ).reshape(-1)
         return Dataset(
             self.store,
-            sources,
-            selection=selection,
+            transformed(self._sources, name, function),
+            selection=several(self._selection, function.factor),
             functions=self._functions,
             shapings={n: s for n, s in self._shapings.items() if n != name},
         )
@@ -533,29 +503,8 @@ def identity_of(ds: Dataset) -> str:
     through.
     """
     selection = ds._selection
-    rows = "all" if selection is None else f"{len(selection)} {crc32(selection.tobytes())}"
-    through = {}
-    for name, source in ds.stored.items():
-        functions: list[Any] = list(functions_of(source))
-        told = [each.state() if isinstance(each, HasState) else each for each in functions]
-        through[name] = [_sum_of(each) for each in told]
-    return f"{ds.store.name} {rows} {through}"
-
-
-def _sum_of(value: Any, total: int = 0) -> int:
-    """CRC-32 of what something is: of states the same for what was loaded and what was saved."""
-    if isinstance(value, np.ndarray):
-        told = f"{value.dtype} {value.shape}".encode()
-        return crc32(np.ascontiguousarray(value).tobytes(), crc32(told, total))
-    if isinstance(value, dict):
-        value = [each for item in value.items() for each in item]
-    if isinstance(value, list | tuple):
-        for each in value:
-            total = _sum_of(each, total)
-        return crc32(b"]", total)
-    if isinstance(value, str | int | float | None):
-        return crc32(repr(value).encode(), total)
-    return crc32(pickle.dumps(value), total)
+    rows = "all" if selection is None else f"{len(selection)} {sum_of(selection)}"
+    return f"{ds.store.name} {rows} {sums_of_functions(ds.stored)}"
 
 
 def _unequal(lengths: Mapping[str, int]) -> MismatchError:

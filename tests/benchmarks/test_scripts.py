@@ -48,7 +48,7 @@ def held_against(found: list[dict]) -> list[str]:
         ("small_rows", ["what is asked"] * 2),
         ("formats", ["two-pass bound"] * 5),
         ("writing", ["h5py, gzip", *["the same without checksums"] * 2, "cp"]),
-        ("sparse", ["two-pass bound", "AnnData backed, rows in random order"]),
+        ("sparse_rows", ["two-pass bound", "AnnData backed, rows in random order"]),
         ("remote", ["download of the file"] * 2),
     ],
 )
@@ -117,6 +117,25 @@ def test_libraries_beside_ours(data):
     assert [each["library"] for each in found] == ["PyTables"] * 3 + ["h5py"] * 3 + ["memory map"]
     for each in found:
         assert min(each["write"], each["in_order"], each["random"], each["ours_random"]) > 0
+
+
+def test_fits(data):
+    words = ("--rows", "2000", "--repeat", "1")
+    found = [
+        figure
+        for part in ("standardize", "accuracy")
+        for figure in figures(data, "transforms", *words, "--only", part)
+    ]
+    assert [figure["against"] for figure in found] == ["read + decode, all cores", "1e-6"]
+    assert found[1]["rows_per_second"] > found[1]["their_rows_per_second"]  # it is right
+
+
+def test_fits_of_many_numbers_and_processes(data):
+    for part, against in (("zca", "np.cov + eigh in memory"), ("dask", "1 worker")):
+        words = ("--rows", "300", "--repeat", "1", "--only", part)
+        (found,) = figures(data, "transforms", *words)
+        assert found["against"] == against
+        assert min(found["rows_per_second"], found["their_rows_per_second"]) > 0
 
 
 def test_what_crashed_in_pylearn2(data):

@@ -209,7 +209,7 @@ def test_killed_and_resumed_to_the_same_state(name, path, tmp_path):
 
 def test_checkpoints_go_on_where_they_were(path, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "SECONDS", 0.0)
-    monkeypatch.setattr(fitting, "BLOCK_BYTES", 200 * 48)
+    monkeypatch.setattr(fitting, "BLOCK_BYTES", 256 * 48)
     reached = []
 
     class Stopped(Exception):
@@ -234,7 +234,7 @@ def test_checkpoints_go_on_where_they_were(path, tmp_path, monkeypatch):
             Standardize().fit(ds, checkpoint=checkpoint)
         monkeypatch.setattr(fitting, "_collect", stop_at(-1))
         fitted = Standardize().fit(ds, checkpoint=checkpoint)
-        assert reached == [200 * k for k in (*range(8), *range(7, 15))]
+        assert reached == [256 * k for k in (*range(8), *range(7, 12))]
         assert np.array_equal(fitted.mean_, Standardize().fit(ds).mean_)
         assert not checkpoint.exists()
 

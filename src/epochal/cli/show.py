@@ -101,7 +101,10 @@ def _drawn(
         )
     if kind == "filters":
         stage, of = _last(pipeline, DIRECTIONS)
-        directions = getattr(stage, of)[: len(rows)]
+        directions = getattr(stage, of)
+        if of == "matrix_":  # one of each number: seen all over the image
+            directions = directions[np.arange(len(rows)) * len(directions) // len(rows)]
+        directions = directions[: len(rows)]
         row_shape = tuple(stage.row_shape_) if len(stage.row_shape_) > 1 else None
         return pictures.filters(directions, shape or row_shape, type(stage).__name__)
     if pipeline is not None:

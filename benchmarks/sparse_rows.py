@@ -1,6 +1,6 @@
 """Exact shuffle of a sparse matrix shaped like single-cell counts, a quarter of it in memory.
 
-    python benchmarks/sparse.py
+    python benchmarks/sparse_rows.py
 
 The file is as AnnData writes it: `X` is CSR, 200,000 x 20,000, 5 % full, float32 and int32, gzip,
 in the chunks that h5py guesses. The first epoch is held against decoding every chunk, writing the

@@ -1,0 +1,99 @@
+"""Sources of which one goes through a transform, and what tells such sources apart."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochal.stores.mapped import MappedSource, functions_of, repeated
+from epochal.stores.store import AnySource
+
+__all__ = [
+    "AppliesToRows",
+    "HasState",
+    "several",
+    "states_of",
+    "sum_of",
+    "sums_of_functions",
+    "transformed",
+]
+
+Selection = NDArray[np.int64]
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A function of rows that can be stored."""
+
+    def state(self) -> Any:
+        """What it is built of again."""
+        ...
+
+
+class AppliesToRows(Protocol):
+    """What `Dataset.transform` takes: see `epochal.transforms.Transform`."""
+
+    def lazily(self, row_shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """A picklable function of rows, with `row_shape`, `dtype` and `factor` of what it makes."""
+        ...
+
+
+def transformed(sources: Mapping[str, Any], name: str, function: Any) -> dict[str, AnySource]:
+    """The sources, one of them through a function as its rows are read; where that makes several
+    rows of one, all others repeat theirs.
+    """
+    made = dict(sources)
+    source, factor = sources[name], function.factor
+    made[name] = MappedSource(source, function, function.row_shape, function.dtype, factor)
+    if factor != 1:
+        made |= {n: repeated(n, each, factor) for n, each in sources.items() if n != name}
+    return made
+
+
+def several(selection: Selection | None, factor: int) -> Selection | None:
+    """Which rows are chosen where each was made several."""
+    if selection is None or factor == 1:
+        return selection
+    return (selection[:, None] * factor + np.arange(factor)).reshape(-1)
+
+
+def states_of(sources: Mapping[str, AnySource]) -> dict[str, list[Any]]:
+    """States of the transforms that rows go through as they are read, by source."""
+    found = {}
+    for name, source in sources.items():
+        functions: list[Any] = list(functions_of(source))
+        states = [each.state() for each in functions if isinstance(each, HasState)]
+        if states:
+            found[name] = states
+    return found
+
+
+def sums_of_functions(sources: Mapping[str, AnySource]) -> dict[str, list[int]]:
+    """What tells apart the functions that rows go through, by source."""
+    through = {}
+    for name, source in sources.items():
+        functions: list[Any] = list(functions_of(source))
+        told = [each.state() if isinstance(each, HasState) else each for each in functions]
+        through[name] = [sum_of(each) for each in told]
+    return through
+
+
+def sum_of(value: Any, total: int = 0) -> int:
+    """CRC-32 of what something is: of states the same for what was loaded and what was saved."""
+    if isinstance(value, np.ndarray):
+        told = f"{value.dtype} {value.shape}".encode()
+        return crc32(np.ascontiguousarray(value).tobytes(), crc32(told, total))
+    if isinstance(value, dict):
+        value = [each for item in value.items() for each in item]
+    if isinstance(value, list | tuple):
+        for each in value:
+            total = sum_of(each, total)
+        return crc32(b"]", total)
+    if isinstance(value, str | int | float | None):
+        return crc32(repr(value).encode(), total)
+    return crc32(pickle.dumps(value), total)
