@@ -31,7 +31,7 @@ from epochal.stores.ragged import RaggedSource
 from epochal.stores.store import AnySource, Other, Store
 from epochal.transformed import (
     AppliesToRows,
-    several,
+    chosen,
     states_of,
     sum_of,
     sums_of_functions,
@@ -436,7 +436,8 @@ class Dataset:
 
         ``ds["X"]`` gives transformed rows. Batches are made of rows as they are stored, which are
         what `memory` and scratch hold, and are transformed on the reading threads. A transform that
-        makes several rows of one (patches) has all other sources repeat theirs.
+        makes several rows of one (patches) has all other sources repeat theirs, one that makes one
+        of several keep the first of theirs.
 
         Parameters
         ----------
@@ -458,7 +459,7 @@ class Dataset:
         return Dataset(
             self.store,
             transformed(self._sources, name, function),
-            selection=several(self._selection, function.factor),
+            selection=chosen(self._selection, function),
             functions=self._functions,
             shapings={n: s for n, s in self._shapings.items() if n != name},
         )

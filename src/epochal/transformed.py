@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.stores.grouped import GroupedSource, group_selection
 from epochal.stores.mapped import MappedSource, functions_of, repeated
 from epochal.stores.store import AnySource
 
 __all__ = [
     "AppliesToRows",
     "HasState",
-    "several",
+    "chosen",
     "states_of",
     "sum_of",
     "sums_of_functions",
@@ -39,27 +41,52 @@ class AppliesToRows(Protocol):
     """What `Dataset.transform` takes: see `epochal.transforms.Transform`."""
 
     def lazily(self, row_shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """A picklable function of rows, with `row_shape`, `dtype` and `factor` of what it makes."""
+        """A picklable function of rows, with `row_shape`, `dtype`, `factor` and `group` of what it
+        makes.
+        """
         ...
 
 
 def transformed(sources: Mapping[str, Any], name: str, function: Any) -> dict[str, AnySource]:
     """The sources, one of them through a function as its rows are read; where that makes several
-    rows of one, all others repeat theirs.
+    rows of one, all others repeat theirs, where it makes one of several they have the first of
+    theirs.
     """
     made = dict(sources)
-    source, factor = sources[name], function.factor
+    source, factor, group = sources[name], function.factor, function.group
+    if group != 1:
+        for other, each in sources.items():
+            how: Any = function if other == name else First(group)
+            shape = function.row_shape if other == name else each.layout.row_shape
+            dtype = function.dtype if other == name else each.layout.dtype
+            made[other] = GroupedSource(each, how, shape, dtype, group)
+        return made
     made[name] = MappedSource(source, function, function.row_shape, function.dtype, factor)
     if factor != 1:
         made |= {n: repeated(n, each, factor) for n, each in sources.items() if n != name}
     return made
 
 
-def several(selection: Selection | None, factor: int) -> Selection | None:
-    """Which rows are chosen where each was made several."""
+@dataclass(frozen=True)
+class First:
+    """The first of so many rows each."""
+
+    group: int
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Of rows ``(n * group, ...)``."""
+        return rows[:: self.group]
+
+
+def chosen(selection: Selection | None, function: Any) -> Selection | None:
+    """Which rows are chosen of what a function makes of rows that were chosen."""
+    factor = function.factor
+    if function.group != 1:
+        return group_selection(selection, function.group)
     if selection is None or factor == 1:
         return selection
-    return (selection[:, None] * factor + np.arange(factor)).reshape(-1)
+    rows: Selection = (selection[:, None] * factor + np.arange(factor)).reshape(-1)
+    return rows
 
 
 def states_of(sources: Mapping[str, AnySource]) -> dict[str, list[Any]]:

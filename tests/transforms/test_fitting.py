@@ -124,6 +124,22 @@ def test_scratch_and_memory_hold_rows_as_they_are_stored(images, path):
         assert 0 < through.predicted.held_bytes <= 1.1 * plain.predicted.held_bytes
 
 
+@pytest.mark.parametrize("name", ["standardize", "pipeline"])
+def test_a_view_stays_what_it_is_when_its_transform_learns_anew(name, images, path):
+    pipe = clone(PIPES[name])
+    with epochal.open(path) as ds:
+        made = ds.transform(pipe.fit(ds))
+        before = made["X"][:20]
+        pipe.fit(ds.part(0, 500))
+        assert np.array_equal(made["X"][:20], before)
+        pipe.partial_fit(images[500:900])
+        pipe.transform(images)
+        assert np.array_equal(made["X"][:20], before)
+        assert not any(
+            "statistics_" in vars(each) for each in [made["X"].source.function.transform]
+        )
+
+
 def test_map_and_spaces_come_after(images, path):
     with epochal.open(path) as ds:
         pipe = Standardize().fit(ds)

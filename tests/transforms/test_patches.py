@@ -19,6 +19,7 @@ from epochal.transforms import (
     Downsample,
     ExtractGridPatches,
     ExtractPatches,
+    Pipeline,
     ReassembleGridPatches,
     load,
 )
@@ -389,12 +390,46 @@ def test_patches_that_are_no_whole_images():
         ReassembleGridPatches((6, 6), (2, 2)).transform(np.zeros((8, 2, 2)))
 
 
-def test_reassembling_is_not_lazy():
-    ds = epochal.from_arrays(X=np.zeros((9, 2, 2)))
+@pytest.mark.parametrize("chunk_rows", [1, 4, 7, 9, 20, 500])
+def test_reassembled_as_rows_are_read(tmp_path, chunk_rows):
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3)).astype("u1")
+    patches = ExtractGridPatches((2, 2), (2, 2)).transform(images)
+    labels = np.repeat(np.arange(20), 9)
+    sources = {"X": ((2, 2, 3), "u1"), "y": ((), "i8")}
+    with epochal.create(tmp_path / "a.h5", sources, chunk_rows=chunk_rows) as writer:
+        writer.append(X=patches, y=labels)
     transform = ReassembleGridPatches((6, 6), (2, 2))
-    for act in (lambda: ds.transform(transform), lambda: transform.transform(ds["X"])):
-        with pytest.raises(MismatchError, match="works on arrays, or on a view by rows in whole"):
-            act()
+    with epochal.open(str(tmp_path / "a.h5")) as ds:
+        made = ds.transform(transform)
+        assert (len(made), made["X"].shape, made["X"].dtype) == (20, (20, 6, 6, 3), np.uint8)
+        assert np.array_equal(made["X"][:], images)
+        assert np.array_equal(made["X"][[3, 19, 3]], images[[3, 19, 3]])
+        assert np.array_equal(made["y"][:], np.arange(20))
+        for memory in ("64MiB", "4MiB"):
+            for X, y in made.batches("shuffled_sequential", 6, seed=1, memory=memory):
+                assert np.array_equal(X, images[y])
+        part = ds.part(9, 90).transform(transform)
+        assert np.array_equal(part["X"][:], images[1:10])
+        with pytest.raises(MismatchError, match="not those of whole groups of 9"):
+            ds.part(4, 94).transform(transform)
+        with pytest.raises(MismatchError, match="not those of whole groups of 9"):
+            ds.split(0.5)[0].transform(transform)
+        assert np.array_equal(transform.transform(ds["X"])[:], images)
+        made.save(tmp_path / "b.h5")
+    with epochal.open(str(tmp_path / "b.h5")) as ds:
+        assert np.array_equal(ds["X"][:], images)
+    with pytest.raises(MismatchError, match="10 rows are no whole groups of 9: 1 are left"):
+        epochal.from_arrays(X=np.zeros((10, 2, 2))).transform(transform)
+
+
+def test_pipelines_with_stages_that_are_of_several_rows():
+    images = np.random.default_rng(0).random((20, 6, 6)).astype("f4")
+    pipe = Pipeline([ExtractGridPatches((2, 2), (2, 2)), ReassembleGridPatches((6, 6), (2, 2))])
+    assert np.array_equal(pipe.fit(images).transform(images), images)
+    ds = epochal.from_arrays(X=images)
+    assert np.array_equal(pipe.transform(ds)["X"][:], images)
+    with pytest.raises(MismatchError, match=r"take pipeline\.transform\(dataset\)"):
+        ds.transform(pipe)
 
 
 def test_what_random_patches_are_not_taken_of():

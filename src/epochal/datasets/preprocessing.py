@@ -12,7 +12,9 @@ from epochal.dataset import Dataset
 from epochal.datasets.converter import DefaultViewConverter
 from epochal.errors import MismatchError
 from epochal.spaces.dense import AXES
+from epochal.stores.grouped import GroupedSource
 from epochal.stores.mapped import MappedSource, repeated
+from epochal.transformed import First
 from epochal.view import SourceView
 
 __all__ = [
@@ -103,10 +105,15 @@ def on_disk(
     rows = ToRows(made.shape[1:])
     source = MappedSource(made.source, rows, (rows.width,), made.dtype)
     view = SourceView("X", source, made.selection)
-    if not transform.keeps_order or len(view) % len(X):
+    if y is None or not transform.keeps_order:
         return view, None, rows
-    if y is None or len(view) == len(X):
+    if len(view) == len(X):
         return view, y, rows
+    if len(X) % len(view) == 0:
+        group = len(X) // len(view)
+        layout = y.source.layout
+        first = GroupedSource(y.source, First(group), layout.row_shape, layout.dtype, group)
+        return view, SourceView("y", first, made.selection), rows
     several = repeated("y", y.source, len(view) // len(X))
     return view, SourceView("y", several, made.selection), rows
 

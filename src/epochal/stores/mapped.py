@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
+from epochal.stores.grouped import GroupedSource
 from epochal.stores.patches import PatchSource
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
@@ -151,7 +152,7 @@ def unmapped(source: Any) -> tuple[Any, tuple[Function, ...]]:
 def functions_of(source: Any) -> tuple[Function, ...]:
     """All functions that rows of a source go through, in order."""
     functions: tuple[Function, ...] = ()
-    while isinstance(source, MappedSource | PatchSource):
+    while isinstance(source, MappedSource | PatchSource | GroupedSource):
         functions = (source.function, *functions)
         source = source.source
     return functions

@@ -112,8 +112,8 @@ class ReassembleGridPatches(Transform):
     """Images of patches that tile them: what undoes `ExtractGridPatches` of a stride that is the
     patch's own shape. Keeps the dtype.
 
-    It makes one row of several, so it takes arrays, batches or rows that hold whole images, and no
-    lazy view of a dataset.
+    It makes one row of several: an array, or a dataset, has to hold whole images. Other sources of
+    a dataset keep the first of the rows that make one.
 
     Parameters
     ----------
@@ -171,18 +171,11 @@ class ReassembleGridPatches(Transform):
         return (*image, *row_shape[len(patch) :])
 
     def lazily(self, row_shape: Shape, dtype: np.dtype) -> RowFunction:
-        """Refused.
-
-        Raises
-        ------
-        MismatchError
-            Always.
-        """
-        raise MismatchError(
-            "ReassembleGridPatches makes one row of several, which is not done lazily: "
-            "reassembling works on arrays, or on a view by rows in whole images, such as "
-            "transform(ds['X'][:n * patches_per_image])"
-        )
+        """See `Transform`: the rows of a dataset have to make whole images."""
+        self._check(row_shape, dtype)
+        image, patch = self._shapes()
+        group = prod(size // p for size, p in zip(image, patch, strict=True))
+        return RowFunction(self.as_it_is(), self._out_shape(row_shape), dtype, group=group)
 
     def _apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         self._check(rows.shape[1:], rows.dtype)

@@ -14,7 +14,7 @@ from epochal.errors import MismatchError
 from epochal.transforms.fitting import Pass, collect, first_need, learn_all, through_of
 from epochal.transforms.reading import RowsToRead
 from epochal.transforms.statistics import Statistics
-from epochal.transforms.transform import Transform
+from epochal.transforms.transform import RowFunction, Transform
 
 __all__ = ["Pipeline"]
 
@@ -143,6 +143,15 @@ class Pipeline(Transform):
         self.n_passes_ = passes
         return self
 
+    def lazily(self, row_shape: tuple[int, ...], dtype: np.dtype) -> RowFunction:
+        """See `Transform`."""
+        if self._has_whole:
+            raise MismatchError(
+                f"{self!r} has a stage that makes rows of several, or of any: take "
+                "pipeline.transform(dataset), which applies it stage by stage"
+            )
+        return super().lazily(row_shape, dtype)
+
     def transform(self, X: Any) -> Any:
         """See `Transform`."""
         if not self._has_whole:
@@ -233,6 +242,12 @@ class Pipeline(Transform):
         for stage in self.stages:
             dtype = stage._out_dtype(dtype)
         return dtype
+
+    def as_it_is(self) -> Self:
+        """See `Transform`."""
+        made = super().as_it_is()
+        made.stages = [stage.as_it_is() for stage in self.stages]
+        return made
 
     def _factor(self, row_shape: tuple[int, ...]) -> int:
         return self._made_of(row_shape)[1]

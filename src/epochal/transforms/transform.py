@@ -4,6 +4,7 @@ number.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,12 +46,15 @@ class RowFunction:
         Of the rows that it makes.
     factor
         Rows that it makes of each.
+    group
+        Rows that it makes one of.
     """
 
     transform: Transform
     row_shape: tuple[int, ...]
     dtype: np.dtype
     factor: int = 1
+    group: int = 1
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Rows ``(n, ...)``, transformed."""
@@ -381,7 +385,16 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise MismatchError(f"rows of {dtype}: {type(self).__name__} takes real numbers")
         self._check(row_shape, dtype)
         shape = self._out_shape(row_shape)
-        return RowFunction(self, shape, self._out_dtype(dtype), self._factor(row_shape))
+        factor = self._factor(row_shape)
+        return RowFunction(self.as_it_is(), shape, self._out_dtype(dtype), factor)
+
+    def as_it_is(self) -> Self:
+        """A copy that does not learn with this one, without what was collected: what views of
+        datasets hold, and what is sent to other processes. Arrays are shared.
+        """
+        made = copy.copy(self)
+        made.__dict__.pop("statistics_", None)
+        return made
 
     # Checks ----------------------------------------------------------------
 
