@@ -356,6 +356,15 @@ def test_learning_goes_on_after_loading_where_statistics_were_kept(name, tmp_pat
         load(tmp_path / "b.npz").partial_fit(x)
 
 
+def test_few_rows_are_told_until_there_are_more():
+    x = numbers("f8")
+    transform = ZCA(filter_bias=0, n_components=5).partial_fit(x[:3])
+    for _ in range(2):
+        with pytest.raises(MismatchError, match="3 of 5 directions have no variance"):
+            transform.transform(x)
+    close(transform.partial_fit(x[3:]).transform(x), whitened(x, 0, 5), 1e-8)
+
+
 # What makes no sense -------------------------------------------------------------------------
 
 BAD = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -195,7 +196,7 @@ def _pass(
     """Collect of all rows."""
     wanted = max(1, BLOCK_BYTES // max(1, prod(rows.row_shape) * rows.dtype.itemsize))
     n_rows = rows.block_rows(max(wanted, through.statistics.least_rows))
-    first, found = kept.resumed(through.statistics, n_rows)
+    first, found = kept.resumed(deepcopy(through.statistics), n_rows)
     with row_bar(rows.n_rows, first, f"pass {number + 1}", how.progress) as advance:
         if how.client is not None:
             return collected_by(how.client, rows, through, n_rows, found, first, advance)

@@ -64,6 +64,11 @@ class Pipeline(Transform):
         return any(stage.of_images for stage in self._checked())
 
     @property
+    def multiplies(self) -> bool:  # type: ignore[override]
+        """Whether a stage does."""
+        return any(stage.multiplies for stage in self._checked())
+
+    @property
     def keeps_order(self) -> bool:  # type: ignore[override]
         """Whether all stages do."""
         return all(stage.keeps_order for stage in self._checked())

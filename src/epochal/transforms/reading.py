@@ -240,6 +240,8 @@ def rows_of(
         data = data.X
     if isinstance(data, Dataset):
         return DatasetRows(data, data.largest if source is None else source, memory, threads)
+    if isinstance(data, RaggedView):
+        raise MismatchError(f"rows of {data.name!r} vary in length: no transform takes them")
     if isinstance(data, SourceView):
         return DatasetRows(Dataset.of_view(data), data.name, memory, threads)
     if isinstance(data, Batches):

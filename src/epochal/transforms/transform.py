@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_array, validate_data
 from epochal.batches import Batches
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
+from epochal.transforms.alone import one_blas_thread
 from epochal.transforms.fitting import Pass, check_finite, collect
 from epochal.transforms.kept import State, write_state
 from epochal.transforms.loading import load
@@ -57,8 +58,11 @@ class RowFunction:
     group: int = 1
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Rows ``(n, ...)``, transformed."""
-        return self.transform.apply_to(rows)
+        """Rows ``(n, ...)``, transformed; it runs on the threads that read."""
+        if not self.transform.multiplies:
+            return self.transform.apply_to(rows)
+        with one_blas_thread():
+            return self.transform.apply_to(rows)
 
     def state(self) -> State:
         """That of the transform."""
@@ -83,6 +87,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     of_images: bool = False  # whether rows are images, ``(height, width, channels)``
     extremes: ClassVar[bool] = False  # whether it learns of the least and the largest numbers
     whole: ClassVar[bool] = False  # whether rows that it makes are of several, or of any
+    multiplies: bool = False  # whether it multiplies matrices
     keeps_order: bool = True  # whether the rows that it makes are of the rows in their order
     nan: str = "ignore"
 
@@ -246,8 +251,12 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Learn from what was collected, if there is something new."""
         if self.__dict__.get("_stale"):
             self._stale = False
-            check_finite(self, self.statistics_)
-            self.learn(self.statistics_)
+            try:
+                check_finite(self, self.statistics_)
+                self.learn(self.statistics_)
+            except BaseException:
+                self._stale = True  # so that it is told again, and more rows may mend it
+                raise
 
     def _collected(self) -> Statistics | None:
         """What was collected so far, or nothing yet."""
@@ -288,7 +297,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Rows, transformed: of an array a new one; of a view, a dataset or `Batches` the same
         lazily.
         """
-        return self._through(X, "transform")
+        return self._through(X)
 
     def inverse_transform(self, X: Any) -> Any:
         """Undo `transform`, of an array.
@@ -301,7 +310,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.check_fitted()
         return self._undo(np.asarray(check_array(X, allow_nd=True, ensure_all_finite=False)))
 
-    def _through(self, X: Any, what: str) -> Any:
+    def _through(self, X: Any) -> Any:
         self.check_fitted()
         if isinstance(X, Dataset):
             return X.transform(self)
@@ -310,10 +319,11 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(X, Batches):
             return self._of_batches(X)
         if isinstance(X, Matrix):
-            return self._through(X.X, what)
+            return self._through(X.X)
         rows = self._array(X, first=False)
         if not len(rows):
             raise MismatchError("there are 0 sample(s): nothing to transform")
+        self._check(rows.shape[1:], rows.dtype)
         return self.apply_to(rows)
 
     def _of_batches(self, batches: Batches) -> Iterator[Any]:

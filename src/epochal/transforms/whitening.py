@@ -48,6 +48,7 @@ class ZCA(Transform):
     """
 
     FITTED = ("mean_", "eigenvalues_", "matrix_")
+    multiplies = True
 
     def __init__(
         self,
@@ -150,6 +151,7 @@ class PCA(Transform):
     """
 
     FITTED = ("mean_", "components_", "explained_variance_", "total_variance_")
+    multiplies = True
 
     def __init__(
         self,
