@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 
 import epochal
@@ -74,6 +75,24 @@ def test_saved_with_its_transform(name, path, images, pipe, tmp_path):
     assert kept_in(tmp_path / "plain.h5") is None
     with pytest.raises(FormatError, match="holds no transform"):
         load(tmp_path / "plain.h5")
+
+
+def test_what_zarr_keeps_is_an_array_of_its_own(path, pipe, tmp_path):
+    with epochal.open(path) as ds:
+        ds.transform(pipe).save(tmp_path / "a.zarr")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r", use_consolidated=False)
+    assert sorted(name for name, _ in group.members()) == ["X", "epochal.transforms", "y"]
+    assert bytes(group["epochal.transforms"][:]) == kept_in(tmp_path / "a.zarr")
+    document = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())
+    del document["consolidated_metadata"]
+    (tmp_path / "a.zarr" / "zarr.json").write_text(json.dumps(document))
+    with epochal.open(str(tmp_path / "a.zarr")) as ds:
+        assert list(ds.sources) == ["X", "y"]
+        assert [other.name for other in ds.others] == ["epochal.transforms"]
+    chunk = tmp_path / "a.zarr" / "epochal.transforms" / "c.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    with pytest.raises(epochal.errors.DamageError, match="is damaged"):
+        load(tmp_path / "a.zarr")
 
 
 def test_one_npy_file_has_no_place_for_it(path, images, pipe, tmp_path):

@@ -9,7 +9,10 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 import epochal
+from epochal.dataset import Dataset
 from epochal.errors import MismatchError
+from epochal.stores.memory import ArraySource, ArrayStore
+from epochal.stores.ragged import RaggedSource
 from epochal.transforms import (
     PCA,
     ZCA,
@@ -367,6 +370,15 @@ def test_few_rows_are_told_until_there_are_more():
 
 # What makes no sense -------------------------------------------------------------------------
 
+
+def ragged():
+    values, offsets = np.arange(6.0), np.array([0, 2, 6])
+    columns = {"values": ArraySource(values)}
+    store = ArrayStore({})
+    store.sources = {"tokens": RaggedSource("tokens", columns, offsets, None)}
+    return Dataset(store, store.sources)["tokens"]
+
+
 BAD = {
     "unfitted": (lambda: Standardize().transform(numbers()), UnfittedError, "is not fitted yet"),
     "width": (
@@ -461,6 +473,16 @@ BAD = {
         lambda: Standardize().fit(epochal.from_arrays(X=np.ones((3, 2), complex))),
         MismatchError,
         "rows of complex128",
+    ),
+    "a path": (
+        lambda: Standardize().fit("train.h5"),
+        MismatchError,
+        r"'train\.h5' is a path: give epochal\.open",
+    ),
+    "rows that vary in length": (
+        lambda: Standardize().fit(ragged()),
+        MismatchError,
+        "rows of 'tokens' vary in length",
     ),
     "no stages": (lambda: Pipeline([]).fit(numbers()), MismatchError, r"stages=\[\]"),
     "no transform": (lambda: Pipeline([3]).fit(numbers()), MismatchError, r"stages=\[3\]"),

@@ -20,7 +20,7 @@ from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.opening import open_dataset
 from epochal.progress import row_bar
-from epochal.stores.kept import TRANSFORMS
+from epochal.stores.store import TRANSFORMS
 from epochal.transforms.kept import to_bytes
 from epochal.writing.attributes import check_attributes
 from epochal.writing.create import DEFAULT, resumed, specs_for, start

@@ -45,8 +45,7 @@ from epochal.stores.hdf5_file import BROKEN, check_unchanged, load_plugins, open
 from epochal.stores.hdf5_types import fixed_dtype, item_dtype, known_to_h5py, paddings_of
 from epochal.stores.hdf5_virtual import check_beside, virtual_facts
 from epochal.stores.hdf5_walk import address_of, walk
-from epochal.stores.kept import KEPT_SUM, TRANSFORMS
-from epochal.stores.store import Other
+from epochal.stores.store import KEPT_SUM, TRANSFORMS, Other, kept_besides
 
 __all__ = ["ALLOWED", "index_file"]
 
@@ -142,8 +141,7 @@ def _kept(dataset: Any, name: str) -> Other | None:
     """The transform that made the rows, where `epochal.convert` kept one."""
     if name.strip("/") != TRANSFORMS or not h5py.h5a.exists(dataset, KEPT_SUM.encode()):
         return None
-    why = "the transform that made these rows: epochal.transforms.load reads it"
-    return Other(name, why, dataset.shape, "uint8")
+    return kept_besides(name, dataset.shape)
 
 
 def _look(dataset: Any, name: str, context: _File) -> Facts | Other:

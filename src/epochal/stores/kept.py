@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.stores.manifest import crc32
+from epochal.stores.store import KEPT_SUM, TRANSFORMS
 
-__all__ = ["KEPT_SUM", "TRANSFORMS", "kept_in"]
+__all__ = ["ZARR_CHUNK", "kept_in"]
 
-TRANSFORMS = "epochal.transforms"  # a dataset of an HDF5 file, a file in a folder
-KEPT_SUM = "crc32"
+ZARR_CHUNK = "c.0"
 
 
 def kept_in(path: str | os.PathLike[str], name: str = TRANSFORMS) -> bytes | None:
@@ -30,7 +31,7 @@ def kept_in(path: str | os.PathLike[str], name: str = TRANSFORMS) -> bytes | Non
     place = Path(path)
     if place.is_dir():
         beside = place / name
-        return beside.read_bytes() if beside.exists() else None
+        return _of_zarr(beside) if beside.is_dir() else _of_file(beside)
     if not h5py.is_hdf5(place):
         return None
     with h5py.File(place, "r") as file:
@@ -38,6 +39,23 @@ def kept_in(path: str | os.PathLike[str], name: str = TRANSFORMS) -> bytes | Non
         if not isinstance(found, h5py.Dataset) or found.dtype != np.uint8 or found.ndim != 1:
             return None
         data: NDArray[np.uint8] = found[:]
-        if KEPT_SUM in found.attrs and int(found.attrs[KEPT_SUM]) != crc32(data):
-            raise DamageError(f"{place}: {name} is damaged: restore the file from a copy")
+        return _checked(data, found.attrs.get(KEPT_SUM), f"{place}: {name}")
+
+
+def _of_file(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _of_zarr(folder: Path) -> bytes:
+    try:
+        noted = json.loads((folder / "zarr.json").read_text())["attributes"][KEPT_SUM]
+        data = np.frombuffer((folder / ZARR_CHUNK).read_bytes(), np.uint8)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{folder} is damaged: {error}") from error
+    return _checked(data, noted, str(folder))
+
+
+def _checked(data: NDArray[np.uint8], noted: Any, what: str) -> bytes:
+    if noted is not None and int(noted) != crc32(data):
+        raise DamageError(f"{what} is damaged: restore the file from a copy")
     return data.tobytes()

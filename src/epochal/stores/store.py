@@ -17,6 +17,8 @@ from epochal.stores.ragged import AnySource
 from epochal.stores.source import Source
 
 __all__ = [
+    "KEPT_SUM",
+    "TRANSFORMS",
     "AnySource",
     "Assignable",
     "Other",
@@ -25,6 +27,7 @@ __all__ = [
     "Store",
     "StoreOver",
     "Summed",
+    "kept_besides",
     "largest_group",
     "version_of",
 ]
@@ -113,6 +116,18 @@ class Store(Protocol):
     def close(self) -> None:
         """Give back descriptors. A closed store may not be read."""
         ...
+
+
+# What a file keeps besides its sources: the fitted transform that made their rows, as an array of
+# bytes by this name with their CRC-32 as an attribute (`epochal.stores.kept`).
+TRANSFORMS = "epochal.transforms"
+KEPT_SUM = "crc32"
+
+
+def kept_besides(name: str, shape: tuple[int, ...]) -> Other:
+    """What is told of it."""
+    why = "the transform that made these rows: epochal.transforms.load reads it"
+    return Other(name, why, shape, "uint8")
 
 
 class StoreOver:

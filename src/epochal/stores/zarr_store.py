@@ -31,7 +31,7 @@ from epochal.stores.manifest import (
     manifests_beside,
 )
 from epochal.stores.rows import byte_view
-from epochal.stores.store import AnySource, Other
+from epochal.stores.store import KEPT_SUM, TRANSFORMS, AnySource, Other, kept_besides
 from epochal.stores.zarr_codecs import Unreadable, UnsafeCodec
 from epochal.stores.zarr_meta import ArrayMeta, parse_json, read_v2, read_v3
 
@@ -288,6 +288,10 @@ class ZarrStore:
         others: list[Other] = []
         for path, meta in sorted(_metadata(tree).items()):
             name = _name(tree, path)
+            attributes = meta.get("attributes")
+            if path == TRANSFORMS and isinstance(attributes, dict) and KEPT_SUM in attributes:
+                others.append(kept_besides(name, tuple(meta.get("shape", ()))))
+                continue
             try:
                 self._add(name, path, meta)
             except (Unreadable, FormatError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -240,6 +241,10 @@ def rows_of(
         data = data.X
     if isinstance(data, Dataset):
         return DatasetRows(data, data.largest if source is None else source, memory, threads)
+    if isinstance(data, str | os.PathLike):
+        raise MismatchError(
+            f"{os.fspath(data)!r} is a path: give epochal.open({os.fspath(data)!r})"
+        )
     if isinstance(data, RaggedView):
         raise MismatchError(f"rows of {data.name!r} vary in length: no transform takes them")
     if isinstance(data, SourceView):

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from epochal.errors import DamageError, EpochalError, MismatchError, SourceNameError
 from epochal.stores.codecs import Undecodable
 from epochal.stores.filters import Filter, Pipeline, why_not
-from epochal.stores.kept import KEPT_SUM
 from epochal.stores.manifest import (
     Manifest,
     crc32,
@@ -25,6 +24,7 @@ from epochal.stores.manifest import (
     manifest_attributes,
     manifest_from_attributes,
 )
+from epochal.stores.store import KEPT_SUM
 from epochal.writing.container import Bytes, Encode, Progress
 from epochal.writing.encode import ChunkEncoder, Encoder, chain_for
 from epochal.writing.flavour import Flavour

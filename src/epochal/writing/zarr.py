@@ -19,19 +19,22 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError, FormatError, MismatchError
 from epochal.stores.blosc import Undecodable
+from epochal.stores.kept import ZARR_CHUNK
 from epochal.stores.manifest import (
     Manifest,
+    crc32,
     forget_sums,
     manifest_from_json,
     manifest_json,
 )
+from epochal.stores.store import KEPT_SUM
 from epochal.stores.zarr_codecs import Unreadable
 from epochal.stores.zarr_meta import parse_json
 from epochal.writing import folder
 from epochal.writing.container import Bytes, Encode, Progress
 from epochal.writing.disk import remove, writing_to
 from epochal.writing.encode import as_stored
-from epochal.writing.spec import SourceSpec
+from epochal.writing.spec import Compression, SourceSpec
 from epochal.writing.structures import packed
 from epochal.writing.zarr_array import document, encoder, meta_of, spec_of
 
@@ -185,7 +188,8 @@ class ZarrContainer:
         removed = (folder.STATE, APPENDING) if final else ()
         with writing_to(self._path):
             if final:
-                folder.keep(self._path, progress.kept)
+                for name, data in progress.kept.items():
+                    _keep(os.path.join(self._path, name), name, np.frombuffer(data, np.uint8))
             folder.sync_all(self._path)
             if self._published:
                 forget_sums(self._path, self._arrays)
@@ -208,6 +212,14 @@ class ZarrContainer:
         for each in os.scandir(self._path):
             if each.name.startswith(folder.STAGED):
                 os.unlink(each.path)
+
+
+def _keep(path: str, name: str, data: Bytes) -> None:
+    """Bytes as an array of their own, which consolidated metadata do not tell of."""
+    spec = SourceSpec(name, (), data.dtype, max(len(data), 1), Compression(None))
+    told = document(spec, len(data)) | {"attributes": {KEPT_SUM: crc32(data)}}
+    folder.write_file(os.path.join(path, ZARR_CHUNK), data)
+    folder.write_file(os.path.join(path, "zarr.json"), json.dumps(told).encode())
 
 
 class _Encoder:
