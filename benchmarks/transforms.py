@@ -35,18 +35,19 @@ SECONDS_GOAL = 1 / 1.3
 WIDTH = 3072
 
 
-def floats(folder: Path, n_rows: int) -> Path:
+def floats(folder: Path, n_rows: int, width: int) -> Path:
     """``X`` of shape ``(n_rows, 3072)``, float32, contiguous: the images of the other
     benchmarks.
     """
-    path = folder / f"floats-{n_rows}.h5"
+    path = folder / f"floats-{n_rows}x{width}.h5"
 
     def write(file: h5py.File) -> None:
-        X = file.create_dataset("X", (n_rows, WIDTH), "f4")
+        X = file.create_dataset("X", (n_rows, width), "f4")
         for start in range(0, n_rows, 4096):
             stop = min(start + 4096, n_rows)
             rng = np.random.default_rng((1, start))
-            X[start:stop] = harness.image_rows(rng, stop - start).astype(np.float32)
+            rows = harness.image_rows(rng, stop - start)[:, :width]
+            X[start:stop] = rows.astype(np.float32)
 
     return harness.made(path, write)
 
@@ -117,7 +118,7 @@ def standardize(arguments: argparse.Namespace) -> harness.Figure:
 
 def whitening(arguments: argparse.Namespace) -> harness.Figure:
     """A fit of `ZCA`, by turns with NumPy's."""
-    path = floats(arguments.data, arguments.rows)
+    path = floats(arguments.data, arguments.rows, arguments.width)
     ours, theirs = [], []
     for _ in range(max(1, arguments.repeat // 2)):
         theirs.append(in_child("cov", path))
@@ -180,6 +181,7 @@ def accuracy(arguments: argparse.Namespace) -> harness.Figure:
 
 def main() -> None:
     words = harness.parser(__doc__, rows=harness.IMAGE_ROWS)
+    words.add_argument("--width", type=int, default=WIDTH, help=f"of ZCA's rows [{WIDTH}]")
     words.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     words.add_argument("--only", choices=("standardize", "zca", "dask", "accuracy"))
     arguments = words.parse_args()

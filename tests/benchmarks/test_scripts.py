@@ -132,7 +132,7 @@ def test_fits(data):
 
 def test_fits_of_many_numbers_and_processes(data):
     for part, against in (("zca", "np.cov + eigh in memory"), ("dask", "1 worker")):
-        words = ("--rows", "300", "--repeat", "1", "--only", part)
+        words = ("--rows", "300", "--repeat", "1", "--width", "64", "--only", part)
         (found,) = figures(data, "transforms", *words)
         assert found["against"] == against
         assert min(found["rows_per_second"], found["their_rows_per_second"]) > 0

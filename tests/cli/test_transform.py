@@ -1,6 +1,8 @@
 """``epochal transform``: a pipeline as text, fitted and applied; what is wrong is one line."""
 
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -130,6 +132,34 @@ def test_what_is_wrong_is_one_line(run, digits, tmp_path, name):
 
 def test_wrong_usage(run, digits, tmp_path):
     assert run("transform", digits, tmp_path / "a.h5").exit_code == 2
+
+
+@pytest.mark.parametrize("package", ["scipy", "sklearn", "yaml", "threadpoolctl", "distributed"])
+def test_packages_that_are_missing(digits, spec, tmp_path, package):
+    """Only what needs them says so; everything else goes without."""
+    program = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from epochal.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+
+    def run(*words):
+        line = [sys.executable, "-c", program, *map(str, words)]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    for words in (("info", digits), ("convert", digits, tmp_path / "a.h5")):
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+    done = run("transform", digits, tmp_path / "b.h5", "--spec", spec)
+    if package == "distributed":
+        assert done.returncode == 0, done.stderr
+        words = ("--dask", "tcp://127.0.0.1:1", "--overwrite")
+        done = run("transform", digits, tmp_path / "b.h5", "--spec", spec, *words)
+    extra = "dask" if package == "distributed" else "transforms"
+    assert done.returncode == 1
+    assert f"pip install 'epochal[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_specs_in_python():

@@ -14,7 +14,7 @@ from epochal.converting.origins import FromDataset, Origin
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.stores.manifest import crc32
-from epochal.transforms.cluster import held
+from epochal.transforms.held import held
 from epochal.view import SourceView
 from epochal.writing.container import Bytes, Encode
 from epochal.writing.spec import SourceSpec

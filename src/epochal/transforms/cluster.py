@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from importlib import import_module
 from typing import Any
 
 from epochal.errors import MismatchError
+from epochal.transforms.held import held
 from epochal.transforms.reading import DatasetRows, RowsToRead
 from epochal.transforms.statistics import Statistics
 
-__all__ = ["collected_by", "held"]
+__all__ = ["collected_by"]
 
 PARTS = 4  # of each thread of the cluster: one that a killed worker had is done anew by another
 
@@ -58,20 +58,6 @@ def collected_by(
         found.merge(parts[0].result())
     advance(total)
     return found
-
-
-def held(client: Any, value: Any) -> Any:
-    """What all tasks need, as a future that every worker has: else tasks go to the one that has it.
-    The scheduler knows how to make it anew where a worker dies.
-    """
-    future = client.submit(_itself, value, pure=False)
-    import_module("distributed").wait([future])
-    client.replicate([future])
-    return future
-
-
-def _itself(value: Any) -> Any:
-    return value
 
 
 def _of_part(job: tuple[DatasetRows, Any], n_rows: int, start: int, stop: int) -> Statistics:

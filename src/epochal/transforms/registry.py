@@ -44,7 +44,7 @@ def look_up(name: str) -> Any:
     try:
         module = import_module(f"epochal.transforms.{where}")
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("sklearn", "scipy"):
+        if (error.name or "").split(".")[0] not in ("sklearn", "scipy", "threadpoolctl"):
             raise
         raise MismatchError(
             "epochal.transforms are estimators of scikit-learn, which is not installed: "
