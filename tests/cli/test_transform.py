@@ -134,7 +134,7 @@ def test_wrong_usage(run, digits, tmp_path):
     assert run("transform", digits, tmp_path / "a.h5").exit_code == 2
 
 
-@pytest.mark.parametrize("package", ["scipy", "sklearn", "yaml", "threadpoolctl", "distributed"])
+@pytest.mark.parametrize("package", ["scipy", "sklearn", "distributed"])
 def test_packages_that_are_missing(digits, spec, tmp_path, package):
     """Only what needs them says so; everything else goes without."""
     program = (

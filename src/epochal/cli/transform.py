@@ -79,6 +79,6 @@ def _client(address: str) -> Any:
             "--dask needs Dask, which is not installed: pip install 'epochal[dask]'"
         ) from None
     try:
-        return distributed.Client(address, timeout="10s")
+        return distributed.Client(address, timeout="5s")
     except (OSError, ValueError) as error:
         raise FileMissingError(f"--dask {address}: no scheduler answers there: {error}") from None
