@@ -100,18 +100,19 @@ def standardize(arguments: argparse.Namespace) -> harness.Figure:
 
         limits.decode_all(stored, harness.THREADS)
         fit()
-        meter = PeakMemory()
-        bounds, rates = [], []
+        bounds, rates, peaks = [], [], []
         for _ in range(arguments.repeat):
             bounds.append(limits.decode_all(stored, harness.THREADS).rows_per_second)
+            meter = PeakMemory()
             rates.append(fit())
+            peaks.append(meter.lap())
         return harness.Figure(
             what="Standardize, fit",
             rows_per_second=median(rates),
             against="read + decode, all cores",
             their_rows_per_second=median(bounds),
             goal=0.8,
-            peak_bytes=meter.lap(),
+            peak_bytes=max((each for each in peaks if each is not None), default=None),
             memory_bytes=memory,
         )
 

@@ -33,7 +33,7 @@ Numbers = NDArray[np.float64]
 NAMED = 10  # rows that an error names
 BLOCK_ITEMS = 1 << 17  # numbers that are summed at once: they stay in the cache
 EXACT_ROWS = 256  # rows of bytes of which float32 holds the sum of squares exactly: 2^24 / 255^2
-EXACT_ITEMS = 1 << 20
+EXACT_ITEMS = 1 << 19
 LOCAL = threading.local()
 
 
