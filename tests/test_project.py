@@ -43,6 +43,7 @@ LAYERS = {
     "transformed": 6,
     "dataset": 7,
     "opening": 8,
+    "identity": 7,
     "limits": 7,
     "transforms": 8,
     "converting": 9,

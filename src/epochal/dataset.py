@@ -33,13 +33,11 @@ from epochal.transformed import (
     AppliesToRows,
     chosen,
     states_of,
-    sum_of,
-    sums_of_functions,
     transformed,
 )
 from epochal.view import RaggedView, Selection, SourceView
 
-__all__ = ["Dataset", "identity_of"]
+__all__ = ["Dataset"]
 
 MIX_BYTES = 64 << 20
 SAVE_BYTES = 4 << 20
@@ -497,15 +495,6 @@ class Dataset:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def identity_of(ds: Dataset) -> str:
-    """What tells a dataset from another, as far as is cheap: its file, its rows, and what they go
-    through.
-    """
-    selection = ds._selection
-    rows = "all" if selection is None else f"{len(selection)} {sum_of(selection)}"
-    return f"{ds.store.name} {rows} {sums_of_functions(ds.stored)}"
 
 
 def _unequal(lengths: Mapping[str, int]) -> MismatchError:

@@ -6,13 +6,14 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochal.stores.grouped import GroupedSource, group_selection
-from epochal.stores.mapped import MappedSource, functions_of, repeated
+from epochal.stores.manifest import crc32
+from epochal.stores.mapped import MappedSource, repeated, steps_of
+from epochal.stores.rows import byte_view
 from epochal.stores.store import AnySource
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "chosen",
     "states_of",
     "sum_of",
+    "sum_of_array",
     "sums_of_functions",
     "transformed",
 ]
@@ -93,8 +95,7 @@ def states_of(sources: Mapping[str, AnySource]) -> dict[str, list[Any]]:
     """States of the transforms that rows go through as they are read, by source."""
     found = {}
     for name, source in sources.items():
-        functions: list[Any] = list(functions_of(source))
-        states = [each.state() for each in functions if isinstance(each, HasState)]
+        states = [each.state() for each in steps_of(source) if isinstance(each, HasState)]
         if states:
             found[name] = states
     return found
@@ -104,17 +105,21 @@ def sums_of_functions(sources: Mapping[str, AnySource]) -> dict[str, list[int]]:
     """What tells apart the functions that rows go through, by source."""
     through = {}
     for name, source in sources.items():
-        functions: list[Any] = list(functions_of(source))
-        told = [each.state() if isinstance(each, HasState) else each for each in functions]
+        told = [each.state() if isinstance(each, HasState) else each for each in steps_of(source)]
         through[name] = [sum_of(each) for each in told]
     return through
+
+
+def sum_of_array(array: NDArray[Any], before: int = 0) -> int:
+    """CRC-32 of an array's dtype, shape and numbers, behind what has the sum `before`."""
+    told = crc32(f"{array.dtype} {array.shape}".encode(), before)
+    return crc32(byte_view(np.ascontiguousarray(array)), told)
 
 
 def sum_of(value: Any, total: int = 0) -> int:
     """CRC-32 of what something is: of states the same for what was loaded and what was saved."""
     if isinstance(value, np.ndarray):
-        told = f"{value.dtype} {value.shape}".encode()
-        return crc32(np.ascontiguousarray(value).tobytes(), crc32(told, total))
+        return sum_of_array(value, total)
     if isinstance(value, dict):
         value = [each for item in value.items() for each in item]
     if isinstance(value, list | tuple):

@@ -75,6 +75,14 @@ def test_with_what_was_learnt_before(run, digits, spec, tmp_path):
     assert "has learnt already" in result.output
 
 
+def test_the_fit_of_one_npy_file_is_saved(run, digits, spec, tmp_path):
+    words = ("--spec", spec, "--sources", "X", "--save-fit", tmp_path / "fit.npz")
+    result = run("transform", digits, tmp_path / "a.npy", *words)
+    assert result.exit_code == 0, result.output
+    with h5py.File(digits) as file:
+        close(load(tmp_path / "fit.npz").transform(file["X"][:]), np.load(tmp_path / "a.npy"))
+
+
 def test_fitted_on_another_file(run, digits, spec, tmp_path):
     with epochal.open(str(digits), sources=["X"]) as ds:
         ds.part(0, 1000).save(tmp_path / "train.h5")

@@ -130,6 +130,43 @@ def test_a_damaged_transform_is_told(path, pipe, tmp_path):
         load(tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr", "folder"])
+def test_verify_finds_a_damaged_transform(name, path, pipe, tmp_path):
+    target = tmp_path / name
+    with epochal.open(path) as ds:
+        ds.transform(pipe).save(target, flavour="npy" if name == "folder" else None)
+    whole = epochal.verify(target)
+    assert whole.ok
+    assert "epochal.transforms: the fitted transform is what it was" in str(whole)
+    kept = {"a.zarr": "epochal.transforms/c.0", "folder": "epochal.transforms", "a.h5": "."}[name]
+    place = target / kept
+    data = place.read_bytes()
+    at = data.index(b"state.npy") + 500  # in the first array of the state
+    place.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    found = epochal.verify(target)
+    assert not found.ok
+    assert not found.bad
+    assert len(found.damage) == 1
+    assert "epochal.transforms" in found.damage[0]
+    assert str(found).endswith(": damaged")
+    assert epochal.verify(target, sources=["X", "y"]).ok
+
+
+def test_a_target_that_is_in_the_way_is_told_before_the_fit(path, tmp_path):
+    class Unfit(Standardize):
+        def fit(self, *args, **how):
+            raise AssertionError("it would have taken hours")
+
+    (tmp_path / "a.h5").write_bytes(b"mine")
+    with pytest.raises(epochal.errors.TargetExistsError, match="is there already"):
+        transform_file(path, tmp_path / "a.h5", Unfit())
+    for where in ({"dst": tmp_path / "no" / "a.h5"}, {"save_fit": tmp_path / "no" / "fit.npz"}):
+        with pytest.raises(epochal.errors.TargetError, match="there is no folder"):
+            transform_file(path, **{"dst": tmp_path / "b.h5", **where}, transform=Unfit())
+    assert os.listdir(tmp_path) == ["a.h5"]
+    assert (tmp_path / "a.h5").read_bytes() == b"mine"
+
+
 def test_a_dataset_may_replace_its_own_file(images, pipe, tmp_path):
     path = str(tmp_path / "own.h5")
     with epochal.create(path, {"X": (SHAPE, "u1")}) as writer:
@@ -143,7 +180,7 @@ def test_a_dataset_may_replace_its_own_file(images, pipe, tmp_path):
 # Kills ----------------------------------------------------------------------------------------
 
 
-def run(path, target, moment):
+def run(path, target, moment, *, save=False):
     """Transform in a process of its own, which kills itself as it gives the writer that block."""
     pid = os.fork()
     if pid:
@@ -161,6 +198,8 @@ def run(path, target, moment):
 
         Writer.append = append
         module.APPEND_BYTES, module.CHECKPOINT_BYTES = 64 * 192, 4 * 64 * 192
+        if save:
+            epochal.open(path).save(target)
         pipe = Pipeline([Standardize(), ZCA()])
         done = transform_file(path, target, pipe, resume=True)
         Path(f"{target}.at").write_text(str(done.resumed_at))
@@ -192,6 +231,21 @@ def test_another_transform_does_not_go_on(path, pipe, tmp_path):
         pytest.raises(MismatchError, match="what is left there is of another conversion"),
     ):
         epochal.convert(ds.transform(pipe), target, resume=True)
+
+
+def test_a_dataset_does_not_go_on_with_a_file_that_was_changed(images, tmp_path):
+    source, target = str(tmp_path / "in.h5"), tmp_path / "a.h5"
+    for rows in (images, images[::-1]):
+        with epochal.create(source, {"X": (SHAPE, "u1")}, overwrite=True) as writer:
+            writer.append(X=rows)
+        if rows is images:
+            assert run(source, target, 7, save=True) == signal.SIGKILL
+            assert (tmp_path / ".a.h5.epochal-partial").exists()
+    with (
+        epochal.open(source) as ds,
+        pytest.raises(MismatchError, match="is of another conversion: its src"),
+    ):
+        ds.save(target, resume=True)
 
 
 # Many processes -------------------------------------------------------------------------------

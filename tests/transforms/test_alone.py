@@ -1,48 +1,105 @@
-"""BLAS has its threads back whoever leaves last."""
+"""BLAS has its threads back whoever leaves last; in processes of their own, since it is theirs."""
 
-import threading
+import subprocess
+import sys
+import textwrap
 
-import numpy as np
+import pytest
 
-import epochal
-from epochal.transforms import ZCA, alone
-from epochal.transforms.alone import one_blas_thread
+HEAD = """
+    import os, threading
+    import numpy as np, scipy.linalg
+    from threadpoolctl import ThreadpoolController, threadpool_limits
+    import epochal
+    from epochal.transforms import ZCA
+    from epochal.transforms.alone import LIMIT, one_blas_thread
 
+    every = ThreadpoolController()
 
-def blas_threads():
-    libraries = alone._controller().info()  # those that multiply here; others may be loaded later
-    return {each["num_threads"] for each in libraries if each["user_api"] == "blas"}
+    def blas_threads():
+        return {each["num_threads"] for each in every.info() if each["user_api"] == "blas"}
 
+    every.limit(limits=2, user_api="blas")  # whatever this machine has
+    from threadpoolctl import OpenBLASController
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread(force=True)
+    assert blas_threads() == {2}
+"""
+SEVERAL = """
+    for _ in range(200):
+        entered, leave = threading.Barrier(3), threading.Barrier(3)
 
-def test_the_last_that_leaves_gives_them_back():
-    before = blas_threads()
-    entered, leave = threading.Barrier(3), threading.Barrier(3)
+        def hold():
+            with one_blas_thread():
+                entered.wait()
+                leave.wait()
 
-    def hold():
+        others = [threading.Thread(target=hold) for _ in range(2)]
+        for each in others:
+            each.start()
+        entered.wait()
         with one_blas_thread():
-            entered.wait()
-            leave.wait()
-
-    others = [threading.Thread(target=hold) for _ in range(2)]
-    for each in others:
-        each.start()
-    entered.wait()
-    with one_blas_thread():
+            assert blas_threads() == {1}
         assert blas_threads() == {1}
-    assert blas_threads() == {1}
-    leave.wait()
-    for each in others:
-        each.join()
-    assert blas_threads() == before
-
-
-def test_batches_and_errors_leave_it_as_it_was():
-    before = blas_threads()
+        leave.wait()
+        for each in others:
+            each.join()
+        assert blas_threads() == {2}
+"""
+BATCHES = """
     x = np.random.default_rng(0).normal(size=(300, 8)).astype("f4")
     ds = epochal.from_arrays(X=x).transform(ZCA().fit(x))
     for _ in ds.batches("shuffled_sequential", 20, seed=0):
         pass
-    x[200] = np.nan
-    broken = epochal.from_arrays(X=x).transform(ZCA(nan="ignore").set_params(nan="ignore").fit(x))
-    assert np.isnan(broken["X"][200]).all()
-    assert blas_threads() == before
+    assert blas_threads() == {2}
+    try:
+        with one_blas_thread():
+            raise ValueError
+    except ValueError:
+        pass
+    assert blas_threads() == {2}
+"""
+FORKED = """
+    with one_blas_thread():
+        pid = os.fork()
+        if not pid:
+            good = blas_threads() == {2}
+            with one_blas_thread():
+                good = good and blas_threads() == {1}
+            os._exit(0 if good and blas_threads() == {2} else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert blas_threads() == {1}
+    assert blas_threads() == {2}
+"""
+OTHERS = """
+    with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
+            assert blas_threads() == {1}
+        assert blas_threads() == {1}
+    assert blas_threads() == {2}
+    holding, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with threadpool_limits(limits=1, user_api="blas"):
+            holding.set()
+            leave.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    holding.wait()
+    with one_blas_thread():
+        leave.set()
+        other.join()
+        assert blas_threads() == {2}  # as the other left it: nothing of it is ours
+    assert blas_threads() == {2}
+"""
+WAYS = {"several": SEVERAL, "batches": BATCHES, "forked": FORKED, "others": OTHERS}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_it_is_given_back(way):
+    script = textwrap.dedent(HEAD) + textwrap.dedent(WAYS[way])
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

@@ -22,6 +22,7 @@ from epochal.transforms import (
     load,
     statistics,
 )
+from epochal.transforms.kept import read_state
 
 N, SHAPE = 3000, (4, 4, 3)
 PIPES = {
@@ -276,6 +277,70 @@ def test_checkpoints_of_other_fits(path, tmp_path, monkeypatch):
         checkpoint.write_bytes(checkpoint.read_bytes()[:100])
         with pytest.raises(FormatError, match="holds no state of a transform"):
             PCA(3).fit(ds, checkpoint=checkpoint)
+
+
+def test_checkpoints_of_other_rows(path, images, tmp_path, monkeypatch):
+    def interrupted(self, piece):
+        raise KeyboardInterrupt
+
+    def stop(data, checkpoint):
+        with monkeypatch.context() as patched:
+            patched.setattr(Standardize, "learn", interrupted)
+            patched.setattr(fitting, "SECONDS", 0.0)
+            with pytest.raises(KeyboardInterrupt):
+                Standardize().fit(data, checkpoint=checkpoint)
+
+    other = images.copy()
+    other[1234, 0, 0, 0] ^= 1
+    stop(images, tmp_path / "array")
+    with pytest.raises(MismatchError, match="is a checkpoint of another fit"):
+        Standardize().fit(other, checkpoint=tmp_path / "array")
+    Standardize().fit(images, checkpoint=tmp_path / "array")
+    stop(epochal.from_arrays(X=images), tmp_path / "memory")
+    with pytest.raises(MismatchError, match="is a checkpoint of another fit"):
+        Standardize().fit(epochal.from_arrays(X=other), checkpoint=tmp_path / "memory")
+    with epochal.open(path) as ds:
+        stop(ds["X"], tmp_path / "view")  # which knows no file, and is read to be told apart
+        with pytest.raises(MismatchError, match="is a checkpoint of another fit"):
+            Standardize().fit(epochal.from_arrays(X=other)["X"], checkpoint=tmp_path / "view")
+        Standardize().fit(ds["X"], checkpoint=tmp_path / "view")
+        stop(ds, tmp_path / "file")
+    copy = tmp_path / "images.h5"
+    copy.write_bytes(Path(path).read_bytes())
+    with (
+        epochal.open(str(copy)) as ds,
+        pytest.raises(MismatchError, match="is a checkpoint of another fit"),
+    ):
+        Standardize().fit(ds, checkpoint=tmp_path / "file")
+
+
+@pytest.mark.parametrize("moment", [2, 5])
+def test_killed_in_the_pass_that_leaves_single_numbers_out(moment, images, tmp_path, monkeypatch):
+    """That collects moments, after a pass for the covariance: one is not taken for the other."""
+    monkeypatch.setattr(fitting, "SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "BLOCK_BYTES", 512 * 48 * 4)
+    rows = images.reshape(N, -1).astype("f4")
+    rows[7, 3] = np.nan
+    pipe = Pipeline([Standardize(nan="ignore"), ZCA(nan="ignore")])
+    whole = clone(pipe).fit(rows)
+    left = moment
+
+    def counting(self, piece, real=statistics.Moments.add):
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        real(self, piece)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(statistics.Moments, "add", counting)
+        with pytest.raises(KeyboardInterrupt):
+            clone(pipe).fit(rows, checkpoint=tmp_path / "fit")
+    assert read_state(tmp_path / "fit")["under_way"]["statistics"]["kind"] == "moments"
+    again = clone(pipe).fit(rows, checkpoint=tmp_path / "fit")
+    for stage in (0, 1):
+        assert np.array_equal(again[stage].mean_, whole[stage].mean_)
+    assert np.array_equal(again[1].matrix_, whole[1].matrix_)
 
 
 # What is kept ---------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ import click
 
 from epochal.cli import writing
 from epochal.converting.transforming import transform_file
-from epochal.errors import FileMissingError, MismatchError
+from epochal.errors import MismatchError
 from epochal.transforms import registry
 
 __all__ = ["command"]
+
+TEXT_BYTES = 4096  # of a file, that tell whether it is text
 
 
 @click.command("transform")
@@ -56,18 +58,25 @@ def command(
     with ExitStack() as stack:
         client = None if dask is None else stack.enter_context(_client(dask))
         written = transform_file(
-            src, dst, pipeline, fit_on=fit_on, source=source, client=client, **writing.form(**how)
+            src,
+            dst,
+            pipeline,
+            fit_on=fit_on,
+            source=source,
+            save_fit=save_fit,
+            client=client,
+            **writing.form(**how),
         )
-    if save_fit is not None:
-        registry.look_up("load")(dst).save(save_fit)
     writing.print_written(written, as_json=as_json)
 
 
 def _pipeline(spec: str, source: str | None) -> Any:
     """What the file says, or what was saved in it."""
-    place = Path(spec)
-    if place.is_file() and b"\0" not in place.read_bytes()[:4096]:
-        return registry.look_up("from_spec")(spec)
+    if Path(spec).is_file():
+        with open(spec, "rb") as file:
+            head = file.read(TEXT_BYTES)
+        if b"\0" not in head:
+            return registry.look_up("from_spec")(spec)
     return registry.look_up("load")(spec, source)
 
 
@@ -81,4 +90,4 @@ def _client(address: str) -> Any:
     try:
         return distributed.Client(address, timeout="5s")
     except (OSError, ValueError) as error:
-        raise FileMissingError(f"--dask {address}: no scheduler answers there: {error}") from None
+        raise MismatchError(f"--dask {address}: no scheduler answers there: {error}") from None

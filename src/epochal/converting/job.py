@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epochal.dataset import Dataset, identity_of
+from epochal.dataset import Dataset
 from epochal.errors import FormatError, MismatchError
+from epochal.identity import identity_of
 from epochal.writing.disk import writing_to
 from epochal.writing.target import Target, partial_of
 

@@ -16,6 +16,7 @@ from epochal.errors import EpochalError, MismatchError
 from epochal.opening import open_dataset
 from epochal.transforms.kept import read_state, write_state
 from epochal.transforms.loading import made_of
+from epochal.writing.target import Target
 
 __all__ = ["transform_file"]
 
@@ -30,6 +31,7 @@ def transform_file(
     *,
     fit_on: Any = None,
     source: str | None = None,
+    save_fit: str | os.PathLike[str] | None = None,
     client: Any = None,
     memory: int | str | None = None,
     threads: int | None = None,
@@ -52,6 +54,8 @@ def transform_file(
         What it learns from; None: `src`.
     source
         Which source is transformed; None: the one with the most bytes.
+    save_fit
+        Where the fitted transform is saved by itself, before the first row is written.
     resume
         Go on with what a killed run left of the fit, and of the file.
     client, memory, threads, progress, untrusted, sources, split, how
@@ -60,52 +64,52 @@ def transform_file(
     Raises
     ------
     EpochalError
-        What is wrong, before anything is written where that can be known.
+        What is wrong, before anything is written where that can be known, and before the fit.
     """
+    Target(dst, overwrite=bool(how.get("overwrite"))).release()  # it says what is in the way
+    if save_fit is not None:
+        Target(save_fit, overwrite=True).release()
+    reading: dict[str, Any] = {
+        "memory": memory,
+        "threads": threads,
+        "client": client,
+        "progress": progress,
+    }
     with ExitStack() as stack:
         opening: dict[str, Any] = {"sources": sources, "untrusted": untrusted}
         ds: Dataset = stack.enter_context(open_dataset(src, split=split, **opening))
         name = ds.largest if source is None else source
         ds[name]  # which says what is wrong with it
-        fits = not transform.is_fitted()
-        if fit_on is not None and not fits:
+        beside = _Beside(dst, transform, fit_on if fit_on is not None else src, name)
+        if not resume:
+            beside.remove()
+        if not transform.is_fitted():
+            data = ds
+            if fit_on is not None:
+                opened = open_dataset(fit_on, sources=[name], untrusted=untrusted)
+                data = stack.enter_context(opened)
+            transform = _fitted(transform, data, name, beside, reading)
+        elif fit_on is not None:
             raise MismatchError(
                 f"fit_on={fit_on!r}: {transform!r} has learnt already, and is not fitted again"
             )
-        beside = _Beside(dst, transform, fit_on if fit_on is not None else src, name)
-        if fits and not resume:
-            beside.remove()
-        if fits:
-            found = beside.fitted()
-            if found is None:
-                data = ds
-                if fit_on is not None:
-                    opened = open_dataset(fit_on, sources=[name], untrusted=untrusted)
-                    data = stack.enter_context(opened)
-                transform.fit(
-                    data,
-                    source=name,
-                    memory=memory,
-                    threads=threads,
-                    client=client,
-                    checkpoint=beside.checkpoint,
-                    progress=progress,
-                )
-                beside.keep(transform)
-            else:
-                transform = found
-        written = convert(
-            ds.transform(transform, name),
-            dst,
-            resume=resume,
-            memory=memory,
-            threads=threads,
-            client=client,
-            progress=progress,
-            **how,
-        )
+        if save_fit is not None:
+            transform.save(save_fit)
+        written = convert(ds.transform(transform, name), dst, resume=resume, **reading, **how)
     beside.remove()
     return written
+
+
+def _fitted(
+    transform: Any, data: Dataset, source: str, beside: _Beside, reading: Mapping[str, Any]
+) -> Any:
+    """The transform, fitted: by a run before, if that came so far."""
+    found = beside.fitted()
+    if found is not None:
+        return found
+    transform.fit(data, source=source, checkpoint=beside.checkpoint, **reading)
+    beside.keep(transform)
+    return transform
 
 
 class _Beside:

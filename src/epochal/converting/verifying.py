@@ -21,10 +21,12 @@ from epochal.execute.probe import threads_of
 from epochal.progress import row_bar
 from epochal.stores import open_store
 from epochal.stores.decoded import decoded_sums
+from epochal.stores.kept import kept_in
 from epochal.stores.manifest import Manifest, manifests_beside, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import SelfChecking, Store, Summed
+from epochal.stores.store import TRANSFORMS, SelfChecking, Store, Summed
+from epochal.transforms.kept import from_bytes
 from epochal.writing.disk import writing_to
 from epochal.writing.recovery import recover_all
 
@@ -76,11 +78,13 @@ class Verification:
     seconds: float
     recorded: str | None = None
     notes: tuple[str, ...] = field(default=())
+    damage: tuple[str, ...] = field(default=())  # to what lies beside the sources
 
     @property
     def ok(self) -> bool:
         """Whether nothing bad was found, and whatever checksums there are could be compared."""
-        return not self.bad and all(each.against not in UNKNOWN for each in self.sources)
+        known = all(each.against not in UNKNOWN for each in self.sources)
+        return known and not self.bad and not self.damage
 
     def __str__(self) -> str:
         lines = [str(each) for each in self.bad]
@@ -89,10 +93,14 @@ class Verification:
                 f"{each.source}: {each.chunks:,} chunks, {each.rows:,} rows, held against "
                 f"{each.against}"
             )
-        lines += self.notes
-        verdict = "ok" if self.ok else f"{len(self.bad)} bad chunks"
-        if not self.ok and not self.bad:
-            verdict = "not known: epochal verify --record notes checksums of what is there now"
+        lines += [*self.notes, *self.damage]
+        verdict = "not known: epochal verify --record notes checksums of what is there now"
+        if self.ok:
+            verdict = "ok"
+        elif self.bad:
+            verdict = f"{len(self.bad)} bad chunks"
+        elif self.damage:
+            verdict = "damaged"
         lines.append(f"{self.path}: {verdict}")
         return "\n".join(lines)
 
@@ -111,7 +119,8 @@ def verify(
 
     Checksums are those that `epochal.create` put into the file, or that an earlier
     ``verify(record=True)`` noted beside it. It goes on behind bad chunks, and names each with its
-    rows. Reads and decodes the file once, on all threads; holds some chunks a thread.
+    rows. A fitted transform that the file keeps is looked at, too, unless `sources` says what is.
+    Reads and decodes the file once, on all threads; holds some chunks a thread.
 
     Parameters
     ----------
@@ -164,7 +173,15 @@ def verify(
                 layout = part.layout
                 checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
                 manifests[part_name] = look.manifest()
-        notes = [f"{other.name}: not looked at: {other.why}" for other in store.others]
+        others = [other for other in store.others if other.name.strip("/") != TRANSFORMS]
+        notes = [f"{other.name}: not looked at: {other.why}" for other in others]
+    damage = []
+    if local and sources is None:
+        try:
+            if _holds_transform(name):
+                notes.append(f"{TRANSFORMS}: the fitted transform is what it was")
+        except EpochalError as error:
+            damage.append(f"{TRANSFORMS}: {error}")
     recorded = None
     if record and not bad:
         with writing_to(name):
@@ -179,7 +196,22 @@ def verify(
         time.perf_counter() - began,
         recorded,
         tuple(notes),
+        tuple(damage),
     )
+
+
+def _holds_transform(name: str) -> bool:
+    """Whether a file keeps the transform that made its rows, whole.
+
+    Raises
+    ------
+    DamageError, FormatError
+        It is not what was written.
+    """
+    kept = kept_in(name)
+    if kept is not None:
+        from_bytes(kept, name)  # the parts of it have sums of their own
+    return kept is not None
 
 
 def _parts(store: Store, sources: Sequence[str] | None) -> Iterator[tuple[str, Source]]:
@@ -321,4 +353,5 @@ def as_json(found: Verification) -> Mapping[str, Any]:
         "seconds": found.seconds,
         "recorded": found.recorded,
         "notes": list(found.notes),
+        "damage": list(found.damage),
     }

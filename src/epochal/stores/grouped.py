@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
 from epochal.stores.source import Source
+from epochal.stores.store import version_of
 
 __all__ = ["GroupedSource", "group_selection"]
 
@@ -64,6 +65,11 @@ class GroupedSource:
             + chunk_rows * group * stored.row_bytes,
         )
 
+    @property
+    def version(self) -> int:
+        """How many times what is stored was assigned to."""
+        return version_of(self.source)
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read the chunks ``[start, stop)``."""
         first = self.layout.bounds(start)[0]
@@ -91,13 +97,9 @@ def group_selection(selection: NDArray[np.int64] | None, group: int) -> NDArray[
     """
     if selection is None or group == 1:
         return selection
-    whole = len(selection) % group == 0
-    groups = selection[: len(selection) - len(selection) % group].reshape(-1, group)
-    if (
-        not whole
-        or (groups % group != np.arange(group)).any()
-        or (np.ptp(groups // group, 1)).any()
-    ):
+    left = len(selection) % group
+    groups = selection[: len(selection) - left].reshape(-1, group)
+    if left or (groups != groups[:, :1] // group * group + np.arange(group)).any():
         raise MismatchError(
             f"the rows that were chosen are not those of whole groups of {group}, in order: choose "
             "after the rows were put together"

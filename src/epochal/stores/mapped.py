@@ -16,7 +16,7 @@ from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Assignable, version_of
 
-__all__ = ["Chain", "MappedEdits", "MappedSource", "functions_of", "repeated", "unmapped"]
+__all__ = ["Chain", "MappedEdits", "MappedSource", "base_of", "repeated", "steps_of", "unmapped"]
 
 Function = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -52,11 +52,15 @@ class MappedSource:
             dtype=dtype,
             chunk_rows=stored.chunk_rows * factor,
             starts=None if stored.starts is None else stored.starts * factor,
-            checked=stored.checked,
             # Stored bytes of chunks that are none of the file's own would be taken for the rows'.
             piece_bytes=_piece_bytes(source),
             read_overhead_bytes=stored.read_overhead_bytes + stored.chunk_bytes,
         )
+
+    @property
+    def version(self) -> int:
+        """How many times what is stored was assigned to."""
+        return version_of(self.source)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read the chunks ``[start, stop)``."""
@@ -68,14 +72,18 @@ class MappedSource:
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows."""
-        stored = self.source.layout
-        of, which = np.unique(rows // self.factor, return_inverse=True)
         if self.factor == 1:
-            of, which = rows, np.arange(len(rows))
-        read = np.empty((len(of), *stored.row_shape), stored.dtype)
-        self.source.read_rows(of, read)
-        made = self.function(read)
-        out[...] = made if self.factor == 1 else made[which * self.factor + rows % self.factor]
+            out[...] = self._of_rows(rows)
+            return
+        of, which = np.unique(rows // self.factor, return_inverse=True)
+        out[...] = self._of_rows(of)[which * self.factor + rows % self.factor]
+
+    def _of_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """What the function makes of single rows that are stored."""
+        stored = self.source.layout
+        read = np.empty((len(rows), *stored.row_shape), stored.dtype)
+        self.source.read_rows(rows, read)
+        return self.function(read)
 
 
 class MappedEdits(MappedSource):
@@ -84,11 +92,6 @@ class MappedEdits(MappedSource):
     def __init__(self, *mapped: Any, inverse: Function) -> None:
         super().__init__(*mapped)
         self._inverse = inverse
-
-    @property
-    def version(self) -> int:
-        """How many times it was assigned to."""
-        return version_of(self.source)
 
     def assign(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Let these rows be `values`."""
@@ -149,10 +152,19 @@ def unmapped(source: Any) -> tuple[Any, tuple[Function, ...]]:
     return source, functions
 
 
-def functions_of(source: Any) -> tuple[Function, ...]:
-    """All functions that rows of a source go through, in order."""
-    functions: tuple[Function, ...] = ()
+def steps_of(source: Any) -> tuple[Any, ...]:
+    """All that makes rows of a source of what is stored, in order: functions, and where patches are
+    cut.
+    """
+    steps: tuple[Any, ...] = ()
     while isinstance(source, MappedSource | PatchSource | GroupedSource):
-        functions = (source.function, *functions)
+        step = source.places if isinstance(source, PatchSource) else source.function
+        steps, source = (step, *steps), source.source
+    return steps
+
+
+def base_of(source: Any) -> Any:
+    """What is stored of a source, whatever its rows go through."""
+    while isinstance(source, MappedSource | PatchSource | GroupedSource):
         source = source.source
-    return functions
+    return source

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from epochal.layout import Layout
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, Other, Store
+from epochal.stores.store import AnySource, Other, Store, version_of
 
 __all__ = ["PatchSource", "PatchStore", "cut"]
 
@@ -30,10 +30,6 @@ class Places:
     images: Rows
     corners: Rows
     patch_shape: tuple[int, ...]
-
-    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
-        """The patches, of all images."""
-        return cut(images, self.images, self.corners, self.patch_shape)
 
 
 class PatchSource:
@@ -66,14 +62,15 @@ class PatchSource:
         patch_shape: tuple[int, ...],
         image_shape: tuple[int, ...],
     ) -> None:
-        self.source, self._images, self._corners = source, images, corners
+        self.source, self.places = source, Places(images, corners, patch_shape)
+        self._images, self._corners = images, corners
         self._patch_shape, self._image_shape = patch_shape, image_shape
         self.layout = self._laid_out()
 
     @property
-    def function(self) -> Places:
-        """Which patches these are."""
-        return Places(self._images, self._corners, self._patch_shape)
+    def version(self) -> int:
+        """How many times the images were assigned to."""
+        return version_of(self.source)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read the chunks ``[start, stop)``."""

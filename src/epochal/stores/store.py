@@ -37,19 +37,26 @@ __all__ = [
 class Assignable(Protocol):
     """A source whose rows can be assigned to."""
 
-    @property
-    def version(self) -> int:
-        """How many times it was assigned to."""
-        ...
-
     def assign(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Let these rows be `values`, ``(n, *row_shape)``; of a row that is repeated the last."""
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A source whose rows may come to be others: its own can be assigned to, or those that they are
+    made of.
+    """
+
+    @property
+    def version(self) -> int:
+        """How many times that was done."""
+        ...
+
+
 def version_of(source: object) -> int:
     """How many times a source was assigned to; 0 of one that cannot be."""
-    return source.version if isinstance(source, Assignable) else 0
+    return source.version if isinstance(source, Versioned) else 0
 
 
 @runtime_checkable

@@ -36,6 +36,12 @@ class Checkpoint:
         self, path: str | os.PathLike[str] | None, stages: Sequence[Any], rows: RowsToRead
     ) -> None:
         self._path, self._stages = path, stages
+        self.k = self.passes = 0
+        self.begun = False
+        self._under_way: State | None = None
+        self._job = ""
+        if path is None:
+            return  # what the rows are costs something to say
         self._job = json.dumps(
             {
                 "stages": [repr(each) for each in stages],
@@ -45,10 +51,7 @@ class Checkpoint:
                 "of": rows.identity(),
             }
         )
-        self.k = self.passes = 0
-        self.begun = False
-        self._under_way: State | None = None
-        if path is not None and os.path.exists(path):
+        if os.path.exists(path):
             self._restore(read_state(path))
 
     @property
@@ -69,11 +72,16 @@ class Checkpoint:
         self._under_way = state["under_way"]
 
     def resumed(self, empty: Statistics, n_rows: int) -> tuple[int, Statistics]:
-        """The row where the pass goes on, and what was collected before it."""
+        """The row where the pass goes on, and what was collected before it: nothing, where what was
+        kept is of a pass that collects something else.
+        """
         state, self._under_way = self._under_way, None
         if state is None or state["n_rows"] != n_rows:
             return 0, empty
-        return state["first"], statistics_of(state["statistics"])
+        found = statistics_of(state["statistics"])
+        if type(found) is not type(empty) or found.n_columns != empty.n_columns:
+            return 0, empty
+        return state["first"], found
 
     def save(self, first: int, n_rows: int, statistics: Statistics) -> None:
         """Keep what was collected of the rows before `first`, in blocks of `n_rows`."""

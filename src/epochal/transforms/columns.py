@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
+from epochal.transforms.arguments import check_interval, check_nan, check_number
 from epochal.transforms.statistics import Moments, Statistics
 from epochal.transforms.transform import Transform, flat
 
@@ -350,29 +351,6 @@ class RemoveZeroColumns(Transform):
         out = np.zeros((len(rows), prod(self.row_shape_)), self._out_dtype(rows.dtype))
         out[:, self.columns_] = flat(rows)
         return out.reshape(-1, *self.row_shape_)
-
-
-def check_nan(nan: Any) -> None:
-    """Refuse what is no way to treat NaN."""
-    if nan not in ("raise", "ignore"):
-        raise MismatchError(f"nan={nan!r} is not one of: raise, ignore")
-
-
-def check_number(name: str, value: Any, *, least: float) -> None:
-    """Refuse an argument that is no number, or below the least."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not least <= value < np.inf:
-        raise MismatchError(f"{name}={value!r}: give a number from {least} on")
-
-
-def check_interval(name: str, given: Any) -> None:
-    """Refuse what are no two ascending numbers."""
-    try:
-        low, high = (float(each) for each in given)
-    except (TypeError, ValueError):
-        raise MismatchError(f"{name}={given!r}: give two numbers, the lower first") from None
-    if not -np.inf < low < high < np.inf:
-        raise MismatchError(f"{name}={given!r}: give two numbers, the lower first")
 
 
 def named_columns(which: NDArray[np.bool_]) -> str:

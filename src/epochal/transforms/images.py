@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
+from epochal.transforms.arguments import check_fits, whole_numbers
 from epochal.transforms.transform import Transform
 
 __all__ = [
@@ -19,9 +19,7 @@ __all__ = [
     "CentralWindow",
     "Downsample",
     "Images",
-    "check_fits",
-    "resolved",
-    "whole_numbers",
+    "Windows",
 ]
 
 Numbers = NDArray[np.float64]
@@ -92,6 +90,31 @@ class Images(Transform):
             part = out[at : at + step]
             part[...] = function(images[at : at + step]).reshape(part.shape)
         return out
+
+
+class Windows(Images):
+    """The base of those with an argument that says how many pixels of an image there are along each
+    spatial axis of something that is laid over it.
+    """
+
+    window: ClassVar[str]  # the name of the argument
+    axes: ClassVar[tuple[int, ...]] = (2, 3)  # how many there may be
+
+    def _n_axes(self) -> int:
+        return len(self._window())
+
+    def _window(self) -> Shape:
+        return whole_numbers(self.window, getattr(self, self.window), axes=self.axes)
+
+    def _check_arguments(self) -> None:
+        self._window()
+
+    def _check_image(self, image: Shape) -> None:
+        check_fits(self.window, self._window(), image)
+
+    def _made_of(self, image: Shape) -> Shape:
+        window = self._window()
+        return (*window, *image[len(window) :])
 
 
 class RGB_YUV(Images):
@@ -167,7 +190,7 @@ class YUV_RGB(RGB_YUV):
     _colours = "YUV"
 
 
-class Downsample(Images):
+class Downsample(Windows):
     """Images made smaller: the mean of each block of `sampling_factor` pixels, channel by channel.
 
     Where a factor does not divide the size of an image, the remainder at its end fills no block and
@@ -192,31 +215,21 @@ class Downsample(Images):
     [[[4.0]]]
     """
 
+    window = "sampling_factor"
+
     def __init__(
         self, sampling_factor: Sequence[int], image_shape: Sequence[int] | None = None
     ) -> None:
         self.sampling_factor = sampling_factor
         self.image_shape = image_shape
 
-    def _n_axes(self) -> int:
-        return len(self._factors())
-
-    def _factors(self) -> Shape:
-        return whole_numbers("sampling_factor", self.sampling_factor, axes=(2, 3))
-
-    def _check_arguments(self) -> None:
-        self._factors()
-
-    def _check_image(self, image: Shape) -> None:
-        check_fits("sampling_factor", self._factors(), image)
-
     def _made_of(self, image: Shape) -> Shape:
-        factors = self._factors()
+        factors = self._window()
         sizes = (size // factor for size, factor in zip(image, factors, strict=False))
         return (*sizes, *image[len(factors) :])
 
     def _of_images(self, images: NDArray[Any]) -> NDArray[Any]:
-        factors = self._factors()
+        factors = self._window()
         made = images
         for axis, factor in enumerate(factors, start=1):
             made = _block_sums(made, axis, factor)
@@ -224,7 +237,7 @@ class Downsample(Images):
         return mean
 
 
-class CentralWindow(Images):
+class CentralWindow(Windows):
     """The middle of images: `window_shape` pixels from ``(size - window) // 2`` on.
 
     Keeps the dtype.
@@ -247,30 +260,14 @@ class CentralWindow(Images):
     [[[5, 6]]]
     """
 
+    window = "window_shape"
+    keeps_dtype = True
+
     def __init__(
         self, window_shape: Sequence[int], image_shape: Sequence[int] | None = None
     ) -> None:
         self.window_shape = window_shape
         self.image_shape = image_shape
-
-    def _n_axes(self) -> int:
-        return len(self._window())
-
-    def _window(self) -> Shape:
-        return whole_numbers("window_shape", self.window_shape, axes=(2, 3))
-
-    def _check_arguments(self) -> None:
-        self._window()
-
-    def _check_image(self, image: Shape) -> None:
-        check_fits("window_shape", self._window(), image)
-
-    def _out_dtype(self, dtype: np.dtype) -> np.dtype:
-        return dtype
-
-    def _made_of(self, image: Shape) -> Shape:
-        window = self._window()
-        return (*window, *image[len(window) :])
 
     def _of_images(self, images: NDArray[Any]) -> NDArray[Any]:
         window = self._window()
@@ -332,44 +329,3 @@ def resolved(row_shape: Shape, image_shape: Any, n_axes: int) -> Shape:
             "images in the file"
         )
     return image
-
-
-def whole_numbers(name: str, given: Any, *, axes: Sequence[int]) -> Shape:
-    """An argument that is a whole number from 1 on for each axis.
-
-    Raises
-    ------
-    MismatchError
-        It is something else, or for other than `axes` axes.
-
-    Examples
-    --------
-    >>> whole_numbers("patch_shape", [3, np.int64(4)], axes=(1, 2, 3))
-    (3, 4)
-    """
-    try:
-        made = tuple(index(each) for each in given if not isinstance(each, bool))
-        good = len(made) == len(given) and len(made) in axes and min(made) >= 1
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        many = ", ".join(map(str, axes[:-1])) + " or " if len(axes) > 1 else ""
-        raise MismatchError(
-            f"{name}={given!r}: give whole numbers from 1 on, one an axis: {many}{axes[-1]} of them"
-        )
-    return made
-
-
-def check_fits(name: str, window: Shape, image: Shape) -> None:
-    """Refuse what is larger than the images it is laid over.
-
-    Raises
-    ------
-    MismatchError
-    """
-    spatial = image[: len(window)]
-    if any(w > size for w, size in zip(window, spatial, strict=True)):
-        raise MismatchError(
-            f"{name}={window} is larger than the image, {spatial} pixels: give at most that along "
-            "each axis"
-        )

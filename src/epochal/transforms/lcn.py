@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from epochal.errors import MismatchError
-from epochal.transforms.columns import check_number
+from epochal.transforms.arguments import check_number
 from epochal.transforms.images import BLOCK_ITEMS, Images, Numbers, Shape
 
 __all__ = ["LeCunLCN"]

@@ -14,9 +14,11 @@ from epochal.batches import Batches
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.stores.patches import PatchSource, PatchStore, cut
-from epochal.transforms.images import Images, Shape, check_fits, resolved, whole_numbers
+from epochal.transforms.arguments import check_real, check_whole, whole_numbers
+from epochal.transforms.function import RowFunction
+from epochal.transforms.images import Shape, Windows
 from epochal.transforms.reading import Matrix
-from epochal.transforms.transform import RowFunction, Transform
+from epochal.transforms.transform import Transform
 from epochal.view import RaggedView, SourceView
 
 __all__ = ["ExtractGridPatches", "ExtractPatches", "ReassembleGridPatches"]
@@ -25,7 +27,7 @@ Rows = NDArray[np.int64]
 AXES = (1, 2, 3)
 
 
-class ExtractGridPatches(Images):
+class ExtractGridPatches(Windows):
     """Images as their patches along a regular grid, which may overlap. Keeps the dtype.
 
     Patches come image by image, in each by rows of the grid, and in those by columns. What is left
@@ -54,6 +56,10 @@ class ExtractGridPatches(Images):
     [[[0, 1], [6, 7]], [[3, 4], [9, 10]]]
     """
 
+    window = "patch_shape"
+    axes = AXES
+    keeps_dtype = True
+
     def __init__(
         self,
         patch_shape: Sequence[int],
@@ -64,31 +70,15 @@ class ExtractGridPatches(Images):
         self.patch_stride = patch_stride
         self.image_shape = image_shape
 
-    def _n_axes(self) -> int:
-        return len(self._patch())
-
-    def _patch(self) -> Shape:
-        return whole_numbers("patch_shape", self.patch_shape, axes=AXES)
-
     def _stride(self) -> Shape:
-        return whole_numbers("patch_stride", self.patch_stride, axes=(len(self._patch()),))
+        return whole_numbers("patch_stride", self.patch_stride, axes=(self._n_axes(),))
 
     def _check_arguments(self) -> None:
         self._stride()
 
-    def _check_image(self, image: Shape) -> None:
-        check_fits("patch_shape", self._patch(), image)
-
-    def _out_dtype(self, dtype: np.dtype) -> np.dtype:
-        return dtype
-
-    def _made_of(self, image: Shape) -> Shape:
-        patch = self._patch()
-        return (*patch, *image[len(patch) :])
-
     def _grid(self, image: Shape) -> Shape:
         """Patches along each axis."""
-        each = zip(image, self._patch(), self._stride(), strict=False)
+        each = zip(image, self._window(), self._stride(), strict=False)
         return tuple((size - patch) // stride + 1 for size, patch, stride in each)
 
     def _factor(self, row_shape: Shape) -> int:
@@ -97,10 +87,10 @@ class ExtractGridPatches(Images):
     def _apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         self._check(rows.shape[1:], rows.dtype)
         image = self._image(rows.shape[1:])
-        k = len(self._patch())
+        k = len(self._window())
         axes = tuple(range(1, 1 + k))
         windows = sliding_window_view(
-            rows.reshape(len(rows), *image), self._patch(), axis=axes
+            rows.reshape(len(rows), *image), self._window(), axis=axes
         )  # (n, *places[, channels], *patch)
         grid = windows[(slice(None), *(slice(None, None, stride) for stride in self._stride()))]
         patches = np.moveaxis(grid, 1 + k, -1) if len(image) > k else grid
@@ -137,6 +127,7 @@ class ReassembleGridPatches(Transform):
 
     whole = True
     of_images = True
+    keeps_dtype = True
 
     def __init__(self, orig_shape: Sequence[int], patch_shape: Sequence[int]) -> None:
         self.orig_shape = orig_shape
@@ -162,9 +153,6 @@ class ReassembleGridPatches(Transform):
                 f"rows of shape {row_shape} are no patches of patch_shape={patch}: give rows of "
                 "that shape, or of that and channels"
             )
-
-    def _out_dtype(self, dtype: np.dtype) -> np.dtype:
-        return dtype
 
     def _out_shape(self, row_shape: Shape) -> Shape:
         image, patch = self._shapes()
@@ -193,7 +181,7 @@ class ReassembleGridPatches(Transform):
         return np.array(turned, order="C").reshape(-1, *self._out_shape(rows.shape[1:]))
 
 
-class ExtractPatches(Transform):
+class ExtractPatches(Windows):
     """Patches from random places of random images: each image and each place is as likely as any
     other, independently, and may come again. Keeps the dtype.
 
@@ -227,8 +215,10 @@ class ExtractPatches(Transform):
     (3, 1, 2)
     """
 
+    window = "patch_shape"
+    axes = AXES
+    keeps_dtype = True
     whole = True
-    of_images = True
     keeps_order = False
 
     def __init__(
@@ -267,7 +257,7 @@ class ExtractPatches(Transform):
         self._check(row_shape, np.dtype(np.float64))
         if n_images < 1:
             raise MismatchError("there are 0 images: no patch can be cut; give some")
-        patch = self._patch()
+        patch = self._window()
         sizes = np.array(self._image(row_shape)[: len(patch)])
         draw = np.random.Generator(np.random.Philox(key=int(self.seed)))
         images = np.sort(draw.integers(n_images, size=int(self.num_patches), dtype=np.int64))
@@ -304,10 +294,10 @@ class ExtractPatches(Transform):
             raise MismatchError(f"rows of {name!r} vary in length: no transform takes them")
         row_shape = view.shape[1:]
         self._check_width(row_shape)
-        self._check_kind(view.dtype)
+        check_real(view.dtype, self)
         images, corners = self.places(len(view), row_shape)
         rows = images if view.selection is None else view.selection[images]
-        source = PatchSource(view.source, rows, corners, self._patch(), self._image(row_shape))
+        source = PatchSource(view.source, rows, corners, self._window(), self._image(row_shape))
         store = PatchStore(ds.store, {name: source})
         return Dataset(store, store.sources)
 
@@ -324,40 +314,11 @@ class ExtractPatches(Transform):
             "transform(dataset), and go on with what that gives"
         )
 
-    def _n_axes(self) -> int:
-        return len(self._patch())
-
-    def _patch(self) -> Shape:
-        return whole_numbers("patch_shape", self.patch_shape, axes=AXES)
-
-    def _image(self, row_shape: Shape) -> Shape:
-        return resolved(row_shape, self.image_shape, self._n_axes())
-
-    def _check(self, row_shape: Shape, dtype: np.dtype) -> None:
-        patch = self._patch()
+    def _check_arguments(self) -> None:
         check_whole("num_patches", self.num_patches, least=1)
         check_whole("seed", self.seed, least=0)
-        check_fits("patch_shape", patch, self._image(row_shape))
-
-    def _check_kind(self, dtype: np.dtype) -> None:
-        if dtype.kind not in "biuf":
-            raise MismatchError(f"rows of {dtype}: {type(self).__name__} takes real numbers")
-
-    def _out_dtype(self, dtype: np.dtype) -> np.dtype:
-        return dtype
-
-    def _out_shape(self, row_shape: Shape) -> Shape:
-        patch = self._patch()
-        return (*patch, *self._image(row_shape)[len(patch) :])
 
     def _apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         images, corners = self.places(len(rows), rows.shape[1:])
         shaped = rows.reshape(len(rows), *self._image(rows.shape[1:]))
-        return cut(shaped, images, corners, self._patch())
-
-
-def check_whole(name: str, value: Any, *, least: int) -> None:
-    """Refuse an argument that is no whole number from the least on, of 64 bits."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not least <= value < 1 << 64:
-        raise MismatchError(f"{name}={value!r}: give a whole number from {least} on, below 2**64")
+        return cut(shaped, images, corners, self._window())

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
 from epochal.transforms.fitting import Pass, collect, first_need, learn_all, through_of
+from epochal.transforms.function import RowFunction
 from epochal.transforms.reading import RowsToRead
 from epochal.transforms.statistics import Statistics
-from epochal.transforms.transform import RowFunction, Transform
+from epochal.transforms.transform import Transform, flat
 
 __all__ = ["Pipeline"]
 
@@ -139,12 +140,15 @@ class Pipeline(Transform):
             return self
         self._forget()
         checkpoint, passes = how.pop("checkpoint", None), 0
+        before: Transform | None = None
         for k, segment in enumerate(self._segments()):
+            if before is not None:
+                X = before.transform(X)
+                how.pop("source", None)  # what a stage makes has one
             beside = None if checkpoint is None else f"{os.fspath(checkpoint)}.{k}"
             segment.fit(X, checkpoint=beside, **how)
-            how.pop("source", None)  # what a stage makes has one
             passes += getattr(segment, "n_passes_", 0)
-            X = segment.transform(X)
+            before = segment
         self.n_passes_ = passes
         return self
 
@@ -179,11 +183,7 @@ class Pipeline(Transform):
             self.begin(rows.shape[1:], rows.dtype)
         collected = self._collected()
         if collected is not None:
-            head = self._head() or 0
-            functions, _, _ = through_of(self.stages[:head], rows.shape[1:], rows.dtype)
-            for function in functions:
-                rows = function(rows)
-            collected.take(rows.reshape(len(rows), -1))
+            collected.take(flat(_applied(self.stages[: self._head() or 0], rows)))
             self._take_later(collected)
         else:
             self.n_passes_ = 0
@@ -230,10 +230,7 @@ class Pipeline(Transform):
         """Each stage does that by itself."""
 
     def _apply(self, rows: NDArray[Any]) -> NDArray[Any]:
-        functions, _, _ = through_of(self.stages, rows.shape[1:], rows.dtype)
-        for function in functions:
-            rows = function(rows)
-        return rows
+        return _applied(self.stages, rows)
 
     def _undo(self, rows: NDArray[Any]) -> NDArray[Any]:
         for stage in reversed(self.stages):
@@ -268,3 +265,11 @@ class Pipeline(Transform):
         made = super().state(statistics=statistics)
         made["params"]["stages"] = [stage.state() for stage in self._checked()]
         return made
+
+
+def _applied(stages: Sequence[Transform], rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows through stages, one after another, on this thread."""
+    for stage in stages:
+        stage.check_rows(rows.shape[1:], rows.dtype)
+        rows = stage.apply_to(rows)
+    return rows

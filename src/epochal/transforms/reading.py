@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.batches import Batches
-from epochal.dataset import Dataset, identity_of
+from epochal.dataset import Dataset
 from epochal.errors import MismatchError
+from epochal.identity import identity_of
+from epochal.transformed import sum_of_array
 from epochal.view import RaggedView, SourceView
 
 __all__ = ["ArrayRows", "BatchRows", "DatasetRows", "Matrix", "RowsToRead", "rows_of"]
@@ -93,8 +95,8 @@ class ArrayRows:
         return len(self.array)
 
     def identity(self) -> str:
-        """See `RowsToRead`."""
-        return self.name
+        """See `RowsToRead`: of all its numbers."""
+        return f"{self.name} {sum_of_array(self.array)}"
 
     def block_rows(self, wanted: int) -> int:
         """See `RowsToRead`."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
-from epochal.transforms.columns import check_nan, check_number
+from epochal.transforms.arguments import check_nan, check_number, check_whole
 from epochal.transforms.statistics import Moments, Statistics
 from epochal.transforms.transform import Transform, flat
 
@@ -129,7 +129,7 @@ class OneHot(Transform):
         if row_shape not in ((), (1,)):
             raise MismatchError(f"labels are one number a row: these have the shape {row_shape}")
         if self.max_labels is not None:
-            check_number("max_labels", self.max_labels, least=1)
+            check_whole("max_labels", self.max_labels, least=1)
 
     def need(self) -> Statistics | None:
         """See `Transform`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Self
 
@@ -20,53 +19,20 @@ from sklearn.utils.validation import check_array, validate_data
 from epochal.batches import Batches
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
-from epochal.transforms.alone import one_blas_thread
+from epochal.transforms.arguments import check_real
 from epochal.transforms.fitting import Pass, check_finite, collect
+from epochal.transforms.function import RowFunction
 from epochal.transforms.kept import State, write_state
 from epochal.transforms.loading import load
 from epochal.transforms.reading import ArrayRows, Matrix, RowsToRead, rows_of
 from epochal.transforms.statistics import Sketch, Statistics, state_of, statistics_of, tally_of
 from epochal.view import SourceView
 
-__all__ = ["RowFunction", "Transform", "UnfittedError", "flat"]
+__all__ = ["Transform", "UnfittedError", "flat"]
 
 
 class UnfittedError(MismatchError, NotFittedError):  # type: ignore[misc]
     """A transform that has learnt nothing yet was asked for what it would have learnt."""
-
-
-@dataclass(frozen=True)
-class RowFunction:
-    """A fitted transform of rows of one shape: what a dataset applies lazily.
-
-    Parameters
-    ----------
-    transform
-        Fitted, or with nothing to learn.
-    row_shape, dtype
-        Of the rows that it makes.
-    factor
-        Rows that it makes of each.
-    group
-        Rows that it makes one of.
-    """
-
-    transform: Transform
-    row_shape: tuple[int, ...]
-    dtype: np.dtype
-    factor: int = 1
-    group: int = 1
-
-    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Rows ``(n, ...)``, transformed; it runs on the threads that read."""
-        if not self.transform.multiplies:
-            return self.transform.apply_to(rows)
-        with one_blas_thread():
-            return self.transform.apply_to(rows)
-
-    def state(self) -> State:
-        """That of the transform."""
-        return self.transform.state()
 
 
 class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -88,6 +54,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     extremes: ClassVar[bool] = False  # whether it learns of the least and the largest numbers
     whole: ClassVar[bool] = False  # whether rows that it makes are of several, or of any
     multiplies: bool = False  # whether it multiplies matrices
+    keeps_dtype: ClassVar[bool] = False  # whether it moves numbers and makes no others
     keeps_order: bool = True  # whether the rows that it makes are of the rows in their order
     nan: str = "ignore"
 
@@ -128,7 +95,9 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return row_shape
 
     def _out_dtype(self, dtype: np.dtype) -> np.dtype:
-        """float64 stays; of everything else it makes float32."""
+        """float64 stays; of everything else it makes float32, if it makes other numbers at all."""
+        if self.keeps_dtype:
+            return dtype
         doubles = dtype.kind == "f" and dtype.itemsize >= 8
         return np.dtype(np.float64 if doubles else np.float32)
 
@@ -166,7 +135,9 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             A `dask.distributed.Client`: parts of the dataset are read by its workers.
         checkpoint
             A file that keeps what was learnt so far, for a run after a kill to go on with; it is
-            removed at the end. It ends with the same state as a run that was not killed.
+            removed at the end. It ends with the same state as a run that was not killed. Another
+            fit's is refused, and one of other rows, as far as `epochal.identity` tells them apart.
+            With `client` it keeps whole passes only.
         progress
             Show a bar on a terminal.
 
@@ -198,8 +169,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def begin(self, row_shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Check the rows that are to be learnt from."""
-        if dtype.kind not in "biuf":
-            raise MismatchError(f"rows of {dtype}: {type(self).__name__} takes real numbers")
+        check_real(dtype, self)
         self._check(row_shape, dtype)
         self.row_shape_ = row_shape
         self.n_features_in_ = prod(row_shape)
@@ -390,10 +360,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             It is not fitted; rows of another shape.
         """
         self.check_fitted()
-        self._check_width(row_shape)
-        if dtype.kind not in "biuf":
-            raise MismatchError(f"rows of {dtype}: {type(self).__name__} takes real numbers")
-        self._check(row_shape, dtype)
+        self.check_rows(row_shape, dtype)
         shape = self._out_shape(row_shape)
         factor = self._factor(row_shape)
         return RowFunction(self.as_it_is(), shape, self._out_dtype(dtype), factor)
@@ -425,6 +392,17 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__} is not fitted yet: call fit(dataset) first, or load what "
                 "was saved"
             )
+
+    def check_rows(self, row_shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Refuse rows that it cannot be applied to.
+
+        Raises
+        ------
+        MismatchError
+        """
+        self._check_width(row_shape)
+        check_real(dtype, self)
+        self._check(row_shape, dtype)
 
     def _check_width(self, row_shape: tuple[int, ...]) -> None:
         mine = getattr(self, "row_shape_", None)

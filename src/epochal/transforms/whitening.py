@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
-from epochal.transforms.columns import check_nan, check_number
+from epochal.transforms.arguments import check_nan, check_number, check_whole
 from epochal.transforms.linear import eigen, orthonormal
 from epochal.transforms.statistics import Covariance, Sketch, Statistics
 from epochal.transforms.transform import Transform, flat
@@ -178,7 +178,7 @@ class PCA(Transform):
         if self.solver not in ("auto", "exact", "randomized"):
             raise MismatchError(f"solver={self.solver!r} is not one of: auto, exact, randomized")
         for name, least in (("n_iter", 0), ("oversampling", 0), ("exact_width", 1), ("seed", 0)):
-            check_number(name, getattr(self, name), least=least)
+            check_whole(name, getattr(self, name), least=least)
 
     def _is_exact(self, n_columns: int) -> bool:
         if self.solver != "auto":
