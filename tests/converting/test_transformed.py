@@ -288,7 +288,6 @@ def test_fitted_by_workers(name, path, images, client):
 @pytest.mark.parametrize("name", ["a.h5", "a.zarr", "a"])
 def test_written_by_workers(name, path, images, pipe, client, tmp_path):
     with epochal.open(path) as ds:
-        ds.transform(pipe).save(tmp_path / "here.h5")
         how = {**KINDS[name], "chunk_rows": {"X": 48, "y": 700}}
         epochal.convert(ds.transform(pipe), tmp_path / name, client=client, **how)
     with epochal.open(str(tmp_path / name)) as made:
@@ -356,4 +355,4 @@ def test_what_workers_cannot_read(path, images, client, tmp_path):
     with pytest.raises(MismatchError, match=r"workers read what epochal\.open reads"):
         epochal.convert(tmp_path / "a.csv", tmp_path / "a.h5", client=client)
     assert not Path(tmp_path, "a.h5").exists()
-    assert json.loads(json.dumps(sorted(os.listdir(tmp_path)))) == ["a.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["a.csv"]

@@ -327,7 +327,7 @@ def test_another_batch_size_that_fits_goes_on(batch_size):
         ({"ds": "split"}, "its n_rows is 138, here it is 173"),
         ({"ds": "one"}, "the state is of the sources X; here they are X, y"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_a_state_of_another_order_is_refused(other, told):
     if other.get("ds") == "split":

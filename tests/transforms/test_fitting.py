@@ -13,9 +13,13 @@ from epochal.errors import FormatError, MismatchError, SourceNameError
 from epochal.transforms import (
     PCA,
     ZCA,
+    ExtractGridPatches,
+    ExtractPatches,
     GlobalContrastNormalization,
     MakeUnitNorm,
+    OneHot,
     Pipeline,
+    ReassembleGridPatches,
     RemapInterval,
     Standardize,
     fitting,
@@ -383,3 +387,73 @@ def test_nothing_is_half_written(tmp_path, monkeypatch):
         Standardize().fit(np.ones((3, 4))).save(tmp_path / "a.npz")
     assert (tmp_path / "a.npz").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.npz"]
+
+
+# Rows that are assigned to --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["sequential", "shuffled_sequential"])
+@pytest.mark.parametrize("kind", ["rows", "grid", "patches", "together"])
+def test_epochs_see_rows_that_were_assigned_to_since(kind, scheme, images, path):
+    stages = {
+        "rows": Standardize(),
+        "grid": ExtractGridPatches((2, 2), (2, 2)),
+        "patches": ExtractPatches((2, 2), 500, seed=1),
+        "together": ReassembleGridPatches((8, 8), (4, 4)),
+    }
+    transform = stages[kind].fit(images)
+    with epochal.open(path, mode="c") as ds:
+        made = ds.transform(transform) if kind != "patches" else transform.transform(ds)
+        batches = made.batches(scheme, 64, sources=["X"], seed=3)
+        before = np.concatenate([batch.X.copy() for batch in batches])
+        ds["X"][0:40] = 255 - images[0:40]
+        after = np.concatenate([batch.X.copy() for batch in batches])
+        if scheme == "sequential":
+            assert not np.array_equal(before, after)
+            assert np.array_equal(after, made["X"][:])
+        else:  # each epoch has its order
+            assert np.array_equal(ordered(after), ordered(made["X"][:]))
+            assert not np.array_equal(ordered(before), ordered(after))
+
+
+def ordered(rows):
+    vectors = rows.reshape(len(rows), -1)
+    return vectors[np.lexsort(vectors.T)]
+
+
+# Arguments, and stages that are applied one by one ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [PCA(2, n_iter=2.5), PCA(2, oversampling=1.5), PCA(2, exact_width=9.5), PCA(2, seed=0.5)],
+    ids=str,
+)
+def test_whole_numbers_are_asked_for(unfit):
+    with pytest.raises(MismatchError, match=r"\.5: give a whole number"):
+        unfit.fit(np.eye(6))
+    with pytest.raises(MismatchError, match=r"max_labels=2\.5: give a whole number"):
+        OneHot(max_labels=2.5).fit(np.array([0, 1]))
+
+
+def test_a_pipeline_transforms_nothing_for_nothing(images, monkeypatch):
+    """Of the last stage nothing is made while it is fitted."""
+    seen = []
+    monkeypatch.setattr(
+        ReassembleGridPatches,
+        "transform",
+        lambda self, X, real=ReassembleGridPatches.transform: seen.append(len(X)) or real(self, X),
+    )
+    stages = [ExtractGridPatches((2, 2), (2, 2)), ReassembleGridPatches((4, 4), (2, 2))]
+    pipe = Pipeline(stages).fit(images)
+    assert not seen
+    assert np.array_equal(pipe.transform(images), images)
+    assert seen == [4 * N]
+
+
+def test_stages_of_a_pipeline_refuse_what_they_were_not_fitted_to(images):
+    pipe = Pipeline([Standardize(), PCA(3)]).fit(images)
+    with pytest.raises(ValueError, match="10 features, but Pipeline is expecting 48"):
+        pipe.transform(np.ones((4, 10)))
+    with pytest.raises(MismatchError, match="was fitted to rows of shape"):
+        pipe.transform(np.ones((4, 2, 2, 5)))
