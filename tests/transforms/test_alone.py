@@ -12,7 +12,7 @@ HEAD = """
     from threadpoolctl import ThreadpoolController, threadpool_limits
     import epochal
     from epochal.transforms import ZCA
-    from epochal.transforms.alone import LIMIT, one_blas_thread
+    from epochal.transforms.alone import one_blas_thread
 
     every = ThreadpoolController()
 
@@ -93,12 +93,16 @@ OTHERS = """
         assert blas_threads() == {2}  # as the other left it: nothing of it is ours
     assert blas_threads() == {2}
 """
+LEFT = """
+    assert "epochal-blas-limit" not in {each.name for each in threading.enumerate()}
+"""
 WAYS = {"several": SEVERAL, "batches": BATCHES, "forked": FORKED, "others": OTHERS}
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_it_is_given_back(way):
-    script = textwrap.dedent(HEAD) + textwrap.dedent(WAYS[way])
+    parts = (HEAD, WAYS[way], LEFT)
+    script = "".join(textwrap.dedent(each) for each in parts)
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
     )

@@ -7,55 +7,66 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["one_blas_thread"]
-
-Tasks: TypeAlias = "SimpleQueue[tuple[Callable[[], None], Future[None]]]"
 
 
 class _Limit:
     """What threads hold together: BLAS is limited while any does.
 
     threadpoolctl (from 3.8 on) lets one thread at a time have a say in how many OpenBLAS has, and
-    whichever of ours leaves last need not be the one that came first. So one thread of its own
-    limits, and gives back.
+    whichever of ours leaves last need not be the one that came first. So a thread of its own
+    limits, waits, and gives back: it lives as long as the limit does.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
         self._limiter: Any = None
-        self._tasks: Tasks | None = None
-        self.controller: ThreadpoolController | None = None
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        self._controller: ThreadpoolController | None = None
 
     def acquire(self) -> None:
         """Limit, unless it is."""
         with self._lock:
-            if not self._holders:
-                self._run(self._begin)
+            if self._thread is None:
+                limited, self._over = threading.Event(), threading.Event()
+                arguments, name = (limited, self._over), "epochal-blas-limit"
+                self._thread = threading.Thread(
+                    target=self._hold, args=arguments, name=name, daemon=True
+                )
+                self._thread.start()
+                limited.wait()
             self._holders += 1
 
     def release(self) -> None:
         """Give back, if nobody else holds it."""
         with self._lock:
             self._holders -= 1
-            if not self._holders:
-                self._run(self._end)
+            if not self._holders and self._thread is not None:
+                self._over.set()
+                self._thread.join()
+                self._thread = None
+
+    def _hold(self, limited: threading.Event, over: threading.Event) -> None:
+        try:
+            self._begin()
+        finally:
+            limited.set()
+        over.wait()
+        self._end()
 
     def _begin(self) -> None:
-        if self._limiter is not None:
-            return  # an interrupt kept whoever asked from saying so
-        if self.controller is None:
-            self.controller = ThreadpoolController()  # it looks through all libraries
+        if self._controller is None:
+            self._controller = ThreadpoolController()  # it looks through all libraries
         before = self._numbers()
-        self._limiter = self.controller.limit(limits=1, user_api="blas")
+        self._limiter = self._controller.limit(limits=1, user_api="blas")
         self._limiter.__enter__()
         if self._numbers() != [1] * len(before) or before == [1] * len(before):
             self._end()  # somebody else has the say, or there is nothing to give back
@@ -66,37 +77,16 @@ class _Limit:
             self._limiter = None
 
     def _numbers(self) -> list[int]:
-        assert self.controller is not None
-        found = self.controller.info()
+        assert self._controller is not None
+        found = self._controller.info()
         return [each["num_threads"] for each in found if each["user_api"] == "blas"]
 
-    def _run(self, task: Callable[[], None]) -> None:
-        """On the thread that has the say."""
-        if self._tasks is None:
-            self._tasks = SimpleQueue()
-            name = "epochal-blas-limit"
-            threading.Thread(target=_serve, args=(self._tasks,), name=name, daemon=True).start()
-        done: Future[None] = Future()
-        self._tasks.put((task, done))
-        done.result()
-
     def after_fork(self) -> None:
-        """In the child neither those threads are there, nor whoever held it."""
+        """In the child neither that thread is there, nor whoever held it."""
         limiter = self._limiter
         self.__init__()  # type: ignore[misc]
         if limiter is not None:
             limiter.__exit__(None, None, None)
-
-
-def _serve(tasks: Tasks) -> None:
-    while True:
-        task, done = tasks.get()
-        try:
-            task()
-        except BaseException as error:  # which is theirs who asked
-            done.set_exception(error)
-        else:
-            done.set_result(None)
 
 
 LIMIT = _Limit()
