@@ -17,8 +17,9 @@ lint: $(VENV)/test.stamp
 types: $(VENV)/test.stamp
 	$(BIN)/mypy
 
+# Two at a time: tests spend half of their time in waiting for processes that they start and kill.
 pytest: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/epochal demo

@@ -408,6 +408,13 @@ class Dataset:
         return cls(ds.store, ds._sources, selection=ds._selection, measured=ds._measured)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether batches are rows as the views show them: nothing is made of them by `map` and
+        ``spaces=``.
+        """
+        return not self._functions and not self._shapings
+
+    @property
     def transforms(self) -> dict[str, list[Any]]:
         """States of the transforms that rows go through as they are read, by source."""
         return states_of(self._sources)

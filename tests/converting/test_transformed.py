@@ -321,7 +321,7 @@ def test_a_worker_that_is_killed_midway(path, images, tmp_path, monkeypatch):
     (tmp_path / "slow_batches.py").write_text(textwrap.dedent(SLOW))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(fitting, "BLOCK_BYTES", 100 * 48)
+    monkeypatch.setattr(fitting, "_rows_of_block", lambda *of: 100)
     from slow_batches import Slow
 
     how = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}

@@ -189,7 +189,7 @@ def run(path, pipe, moment, checkpoint, fitted):
     status = 1
     try:
         left = moment
-        fitting.SECONDS, fitting.BLOCK_BYTES = 0.0, 200 * 48
+        fitting.SECONDS, fitting._rows_of_block = 0.0, lambda *of: 200
 
         def killing(real):
             def add(self, piece):
@@ -230,7 +230,7 @@ def test_killed_and_resumed_to_the_same_state(name, path, tmp_path):
 
 def test_checkpoints_go_on_where_they_were(path, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "SECONDS", 0.0)
-    monkeypatch.setattr(fitting, "BLOCK_BYTES", 256 * 48)
+    monkeypatch.setattr(fitting, "_rows_of_block", lambda *of: 256)
     reached = []
 
     class Stopped(Exception):
@@ -322,7 +322,7 @@ def test_checkpoints_of_other_rows(path, images, tmp_path, monkeypatch):
 def test_killed_in_the_pass_that_leaves_single_numbers_out(moment, images, tmp_path, monkeypatch):
     """That collects moments, after a pass for the covariance: one is not taken for the other."""
     monkeypatch.setattr(fitting, "SECONDS", 0.0)
-    monkeypatch.setattr(fitting, "BLOCK_BYTES", 512 * 48 * 4)
+    monkeypatch.setattr(fitting, "_rows_of_block", lambda *of: 512)
     rows = images.reshape(N, -1).astype("f4")
     rows[7, 3] = np.nan
     pipe = Pipeline([Standardize(nan="ignore"), ZCA(nan="ignore")])

@@ -13,16 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal import sizes
 from epochal.errors import MismatchError
 from epochal.progress import row_bar
 from epochal.transforms.checkpoint import Checkpoint
 from epochal.transforms.cluster import collected_by
-from epochal.transforms.reading import BLOCK_BYTES, RowsToRead
+from epochal.transforms.reading import RowsToRead
 from epochal.transforms.statistics import Covariance, Moments, Statistics
 
 __all__ = ["Pass", "Stage", "check_finite", "collect", "first_need", "learn_all", "through_of"]
 
 SECONDS = 10.0  # between two checkpoints
+LEAST_BYTES = 3 << 20  # of a block, whatever `memory` is
+SHARE = 6  # a block is at most that part of `memory`
 
 
 @dataclass(frozen=True)
@@ -194,14 +197,23 @@ def _pass(
     rows: RowsToRead, through: Through, how: Pass, kept: Checkpoint, number: int
 ) -> Statistics:
     """Collect of all rows."""
-    wanted = max(1, BLOCK_BYTES // max(1, prod(rows.row_shape) * rows.dtype.itemsize))
-    n_rows = rows.block_rows(max(wanted, through.statistics.least_rows))
+    n_rows = rows.block_rows(max(_rows_of_block(rows, through, how), through.statistics.least_rows))
     first, found = kept.resumed(deepcopy(through.statistics), n_rows)
     with row_bar(rows.n_rows, first, f"pass {number + 1}", how.progress) as advance:
         if how.client is not None:
             return collected_by(how.client, rows, through, n_rows, found, first, advance)
         _collect(rows, through, n_rows, found, first, advance, kept)
     return found
+
+
+def _rows_of_block(rows: RowsToRead, through: Through, how: Pass) -> int:
+    """What is collected comes out the same, to the bit, of blocks as large: they do not depend on
+    how many threads there are, only where `memory` is small on that.
+    """
+    budget = sizes.default_memory() if how.memory is None else sizes.parse(how.memory, "memory")
+    most = max(LEAST_BYTES, budget // SHARE)
+    row_bytes = max(1, prod(rows.row_shape) * rows.dtype.itemsize)
+    return max(1, min(through.statistics.block_bytes, most) // row_bytes)
 
 
 def _collect(

@@ -15,11 +15,11 @@ from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.identity import identity_of
 from epochal.transformed import sum_of_array
+from epochal.transforms.sweep import swept
 from epochal.view import RaggedView, SourceView
 
 __all__ = ["ArrayRows", "BatchRows", "DatasetRows", "Matrix", "RowsToRead", "rows_of"]
 
-BLOCK_BYTES = 3 << 20  # decoded rows of a block
 Function = Callable[[NDArray[Any]], Any]
 
 
@@ -67,7 +67,7 @@ class RowsToRead(Protocol):
 
     def made_of(self, first: int, n_rows: int, function: Function) -> Iterator[tuple[int, Any]]:
         """What the function makes of each block of `n_rows` rows from row `first` on, with its
-        number of rows, in order.
+        number of rows, in order; it lasts until the next is asked for.
         """
         ...
 
@@ -160,8 +160,12 @@ class DatasetRows:
 
     def made_of(self, first: int, n_rows: int, function: Function) -> Iterator[tuple[int, Any]]:
         """See `RowsToRead`."""
-        mapped = self.dataset.map(_OfFirst(function))
         how: dict[str, Any] = {"memory": self.memory, "threads": self.threads}
+        blocks = swept(self.dataset, self.source, first, n_rows, function, **how)
+        if blocks is not None:
+            yield from blocks
+            return
+        mapped = self.dataset.map(_OfFirst(function))
         batches = mapped.batches("sequential", n_rows, sources=[self.source], **how)
         if first:
             batches.load_state_dict({**batches.state_dict(), "row": first})

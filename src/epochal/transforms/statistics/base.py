@@ -58,6 +58,7 @@ class Statistics(ABC):
 
     KIND: ClassVar[str]
     least_rows: ClassVar[int] = 1  # of a block that is worth a call
+    block_bytes: ClassVar[int] = 3 << 20  # decoded rows of a block
 
     def __init__(self, n_columns: int) -> None:
         self.n_columns = n_columns
