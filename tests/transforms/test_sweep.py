@@ -66,6 +66,9 @@ def test_what_takes_batches(path):
         assert blocks_of(ds.part(1, CHUNK)) is None
         assert blocks_of(ds.part(0, CHUNK + 1)) is None
         assert blocks_of(ds.part(5, 5)) is None
+        turned = np.arange(4 * CHUNK)
+        turned[[3, 9]] = turned[[9, 3]]
+        assert blocks_of(ds._view(turned)) is None
         assert blocks_of(ds.split(0.5)[0]) is None
         assert blocks_of(ds, n_rows=CHUNK + 1) is None
         assert blocks_of(ds, memory=3 * CHUNK * 15 - 1) is None

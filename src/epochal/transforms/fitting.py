@@ -207,8 +207,8 @@ def _pass(
 
 
 def _rows_of_block(rows: RowsToRead, through: Through, how: Pass) -> int:
-    """What is collected comes out the same, to the bit, of blocks as large: they do not depend on
-    how many threads there are, only where `memory` is small on that.
+    """How many rows are wanted a block. Of blocks of one size the same is collected to the bit, so
+    it does not depend on the number of threads, and on `memory` only where that is little.
     """
     budget = sizes.default_memory() if how.memory is None else sizes.parse(how.memory, "memory")
     most = max(LEAST_BYTES, budget // SHARE)

@@ -25,6 +25,7 @@ from epochal.view import SourceView
 
 __all__ = ["swept"]
 
+ROWS = 1 << 17  # row numbers that are looked at at once
 AHEAD = 1  # blocks under way besides one a thread
 
 
@@ -63,12 +64,19 @@ def _run(view: SourceView, layout: Layout) -> tuple[int, int] | None:
     chosen = view.selection
     if chosen is None:
         return 0, layout.n_rows
-    if not len(chosen) or (np.diff(chosen) != 1).any():
+    if not len(chosen):
         return None
     start, stop = int(chosen[0]), int(chosen[-1]) + 1
+    if stop - start != len(chosen) or not _ascends_by_one(chosen):
+        return None
     whole = start % layout.chunk_rows == 0
     whole = whole and (stop % layout.chunk_rows == 0 or stop == layout.n_rows)
     return (start, stop) if whole else None
+
+
+def _ascends_by_one(rows: NDArray[np.int64]) -> bool:
+    parts = (rows[at : at + ROWS + 1] for at in range(0, len(rows), ROWS))
+    return all((np.diff(part) == 1).all() for part in parts)
 
 
 def _blocks(

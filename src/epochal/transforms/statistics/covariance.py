@@ -16,7 +16,22 @@ __all__ = ["Covariance", "Sketch"]
 
 
 class _Products(Statistics):
-    """The base of those that take rows whole."""
+    """The base of those that take rows whole, and have one count and the mean of each column."""
+
+    def __init__(self, n_columns: int) -> None:
+        super().__init__(n_columns)
+        self.count: Numbers = np.zeros(())
+        self.mean: Numbers = np.zeros(n_columns)
+
+    def _move(self, n: float, mean: Numbers) -> tuple[Numbers, float]:
+        """Take in the mean of `n` rows more; its distance from what the mean was, and how much the
+        square of that adds to squares about the mean.
+        """
+        count = self.count + n
+        delta, weight = mean - self.mean, float(self.count * n / count)
+        self.mean = self.mean + delta * (n / count)
+        self.count = np.asarray(count)
+        return delta, weight
 
     def piece(self, block: NDArray[Any]) -> NDArray[Any]:
         """The rows themselves: products are made on one thread, by BLAS on all cores."""
@@ -46,8 +61,6 @@ class Covariance(_Products):
 
     def __init__(self, n_columns: int) -> None:
         super().__init__(n_columns)
-        self.count: Numbers = np.zeros(())
-        self.mean: Numbers = np.zeros(n_columns)
         self.least: Numbers = np.full(n_columns, np.inf)
         self.largest: Numbers = np.full(n_columns, -np.inf)
         # The upper triangle alone is kept up to date, in the order that BLAS writes in place. Not
@@ -75,11 +88,7 @@ class Covariance(_Products):
 
     def _shift(self, n: float, mean: Numbers) -> None:
         """Take in the distance of another part's mean."""
-        count = self.count + n
-        delta = mean - self.mean
-        add_outer(self._products(), delta, float(self.count * n / count))
-        self.mean = self.mean + delta * (n / count)
-        self.count = np.asarray(count)
+        add_outer(self._products(), *self._move(n, mean))
 
     def merge(self, other: Covariance) -> None:
         """See `Statistics`."""
@@ -142,8 +151,6 @@ class Sketch(_Products):
     def __init__(self, directions: Numbers) -> None:
         super().__init__(len(directions))
         self.directions = directions
-        self.count: Numbers = np.zeros(())
-        self.mean: Numbers = np.zeros(self.n_columns)
         self.squares: Numbers = np.zeros(())
         self.products: Numbers = np.zeros(directions.shape)
 
@@ -163,13 +170,9 @@ class Sketch(_Products):
         self._shift(len(rows), mean, float(np.einsum("ij,ij->", rows, rows)))
 
     def _shift(self, n: float, mean: Numbers, squares: float) -> None:
-        count = self.count + n
-        delta = mean - self.mean
-        weight = float(self.count * n / count)
+        delta, weight = self._move(n, mean)
         self.products += np.outer(delta * weight, delta @ self.directions)
         self.squares = self.squares + squares + weight * (delta @ delta)
-        self.mean = self.mean + delta * (n / count)
-        self.count = np.asarray(count)
 
     def merge(self, other: Sketch) -> None:
         """See `Statistics`."""
