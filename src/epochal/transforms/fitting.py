@@ -25,7 +25,7 @@ __all__ = ["Pass", "Stage", "check_finite", "collect", "first_need", "learn_all"
 
 SECONDS = 10.0  # between two checkpoints
 LEAST_BYTES = 3 << 20  # of a block, whatever `memory` is
-SHARE = 6  # a block is at most that part of `memory`
+SHARE = 4  # a block is at most that part of `memory`
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             Which source of a dataset; None: the one with the most bytes.
         memory, threads
             See `Dataset.batches`. What is learnt is the same, to the bit, however many threads
-            there are, and whatever `memory` is from 72 MiB on.
+            there are, and whatever `memory` is from 64 MiB on.
         client
             A `dask.distributed.Client`: parts of the dataset are read by its workers.
         checkpoint

@@ -32,7 +32,7 @@ class Moments(Statistics):
 
     KIND = "moments"
     # What is done once a block are many small steps, for which threads wait for the interpreter.
-    block_bytes = 12 << 20
+    block_bytes = 16 << 20
 
     def __init__(self, n_columns: int, *, extremes: bool = False) -> None:
         super().__init__(n_columns)
