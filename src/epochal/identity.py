@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,19 +24,32 @@ SAMPLED = 16  # chunks of a source that are read
 SAMPLED_BYTES = 16 << 20  # the largest chunk that is
 
 
-def identity_of(ds: Dataset) -> str:
+def identity_of(ds: Dataset, names: Sequence[str] | None = None) -> str:
     """A string that is the same of the same rows, and another of others, as far as is cheap.
 
     It tells of the file (its size, and when it was changed), of the rows that are chosen, of what
     they go through, of checksums that are kept with them, and of 16 chunks of each source as they
     are stored now; of arrays in memory, of every number. A change that keeps the size, the time,
     the layout, and the sampled chunks is not seen.
+
+    Parameters
+    ----------
+    ds
+        Whose rows.
+    names
+        Of which sources; None: of all.
+
+    Raises
+    ------
+    DamageError
+        A sampled chunk cannot be read.
     """
+    stored = ds.stored if names is None else {name: ds.stored[name] for name in names}
     selection = ds._selection
     rows = "all" if selection is None else f"{len(selection)} {sum_of_array(selection)}"
-    sums = {name: _sum_of_source(each) for name, each in ds.stored.items()}
+    sums = {name: _sum_of_source(each) for name, each in stored.items()}
     file = _file_of(ds.store.name)
-    return f"{file} {rows} of {sums} through {sums_of_functions(ds.stored)}"
+    return f"{file} {rows} of {sums} through {sums_of_functions(stored)}"
 
 
 def _file_of(name: str) -> str:
@@ -74,7 +88,7 @@ def _sampled(layout: Layout) -> list[int]:
 
 def _sum_of_chunk(source: Source, chunk: int) -> int:
     layout = source.layout
-    if layout.chunk_bytes > SAMPLED_BYTES:
+    if layout.chunk_bytes > SAMPLED_BYTES and layout.kind != "memory":
         return 0
     start, stop = layout.bounds(chunk)
     rows = np.empty((stop - start, *layout.row_shape), layout.dtype)

@@ -150,6 +150,7 @@ def test_verify_finds_a_damaged_transform(name, path, pipe, tmp_path):
     assert "epochal.transforms" in found.damage[0]
     assert str(found).endswith(": damaged")
     assert epochal.verify(target, sources=["X", "y"]).ok
+    assert not epochal.verify(target, untrusted=True).damage  # it is not opened in this process
 
 
 def test_a_target_that_is_in_the_way_is_told_before_the_fit(path, tmp_path):

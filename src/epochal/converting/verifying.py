@@ -119,8 +119,8 @@ def verify(
 
     Checksums are those that `epochal.create` put into the file, or that an earlier
     ``verify(record=True)`` noted beside it. It goes on behind bad chunks, and names each with its
-    rows. A fitted transform that the file keeps is looked at, too, unless `sources` says what is.
-    Reads and decodes the file once, on all threads; holds some chunks a thread.
+    rows. A fitted transform that the file keeps is looked at, too, unless `sources` says what is,
+    or the file is `untrusted`. Reads and decodes the file once, on all threads; holds some chunks a thread.
 
     Parameters
     ----------
@@ -173,10 +173,15 @@ def verify(
                 layout = part.layout
                 checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
                 manifests[part_name] = look.manifest()
-        others = [other for other in store.others if other.name.strip("/") != TRANSFORMS]
-        notes = [f"{other.name}: not looked at: {other.why}" for other in others]
+        # It is read by libhdf5 in this process, which files that are not trusted never are.
+        looks = local and sources is None and not untrusted
+        notes = [
+            f"{other.name}: not looked at: {other.why}"
+            for other in store.others
+            if not looks or other.name.strip("/") != TRANSFORMS
+        ]
     damage = []
-    if local and sources is None:
+    if looks:
         try:
             if _holds_transform(name):
                 notes.append(f"{TRANSFORMS}: the fitted transform is what it was")

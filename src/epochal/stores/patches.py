@@ -63,8 +63,7 @@ class PatchSource:
         image_shape: tuple[int, ...],
     ) -> None:
         self.source, self.places = source, Places(images, corners, patch_shape)
-        self._images, self._corners = images, corners
-        self._patch_shape, self._image_shape = patch_shape, image_shape
+        self._image_shape = image_shape
         self.layout = self._laid_out()
 
     @property
@@ -79,13 +78,15 @@ class PatchSource:
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows."""
-        needed, which = np.unique(self._images[rows], return_inverse=True)
-        corners = self._corners[rows]
+        needed, which = np.unique(self.places.images[rows], return_inverse=True)
+        corners = self.places.corners[rows]
         order = np.argsort(which, kind="stable")
         slots = np.searchsorted(which[order], np.arange(len(needed) + 1))
         for low, high, images, places in self._runs(needed):
             mine = order[slots[low] : slots[high]]
-            out[mine] = cut(images, places[which[mine] - low], corners[mine], self._patch_shape)
+            out[mine] = cut(
+                images, places[which[mine] - low], corners[mine], self.places.patch_shape
+            )
 
     def _runs(self, needed: Rows) -> Iterator[tuple[int, int, NDArray[Any], Rows]]:
         """Images of ``needed[low:high]``, run by run, and where among what was read they are."""
@@ -112,15 +113,15 @@ class PatchSource:
         return rows.reshape(len(rows), *self._image_shape)
 
     def _laid_out(self) -> Layout:
-        stored, n_axes = self.source.layout, len(self._patch_shape)
-        shape = (*self._patch_shape, *self._image_shape[n_axes:])
+        stored, n_axes = self.source.layout, len(self.places.patch_shape)
+        shape = (*self.places.patch_shape, *self._image_shape[n_axes:])
         row_bytes = int(np.prod(shape, dtype=np.int64)) * stored.dtype.itemsize
-        units = self._images if stored.rows_alone else stored.chunks_of(self._images)
+        units = self.places.images if stored.rows_alone else stored.chunks_of(self.places.images)
         edges = edges_of(units, virtual_chunk_rows(row_bytes))
         chunk_rows = int(np.diff(edges).max(initial=1))
         run_bytes = max(RUN_BYTES, stored.chunk_bytes, stored.row_bytes)
         return Layout(
-            shape=(len(self._images), *shape),
+            shape=(len(self.places.images), *shape),
             dtype=stored.dtype,
             chunk_rows=chunk_rows,
             piece_bytes=self._bytes_read(units, edges),

@@ -147,7 +147,7 @@ class DatasetRows:
 
     def identity(self) -> str:
         """See `RowsToRead`."""
-        return f"{self.source} of {identity_of(self.dataset)}"
+        return f"{self.source} of {identity_of(self.dataset, [self.source])}"
 
     def part(self, start: int, stop: int) -> DatasetRows:
         """The rows ``[start, stop)``."""

@@ -137,7 +137,8 @@ class Transform(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         checkpoint
             A file that keeps what was learnt so far, for a run after a kill to go on with; it is
             removed at the end. It ends with the same state as a run that was not killed. Another
-            fit's is refused, and one of other rows, as far as `epochal.identity` tells them apart.
+            fit's is refused, and one of other rows, as far as `epochal.identity` tells them apart
+            (of `Batches`, as far as their repr does).
             With `client` it keeps whole passes only.
         progress
             Show a bar on a terminal.
