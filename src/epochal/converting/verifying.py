@@ -120,7 +120,8 @@ def verify(
     Checksums are those that `epochal.create` put into the file, or that an earlier
     ``verify(record=True)`` noted beside it. It goes on behind bad chunks, and names each with its
     rows. A fitted transform that the file keeps is looked at, too, unless `sources` says what is,
-    or the file is `untrusted`. Reads and decodes the file once, on all threads; holds some chunks a thread.
+    or the file is `untrusted`. Reads and decodes the file once, on all threads; holds some chunks a
+    thread.
 
     Parameters
     ----------
