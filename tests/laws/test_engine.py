@@ -14,12 +14,15 @@ from epochal import schemes, sizes
 from epochal.batches import Batches, Settings
 from epochal.dataset import Dataset
 from epochal.errors import BudgetError
+from epochal.execute import recycle
+from epochal.plan import spool
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.concat import ConcatSource
 from epochal.stores.memory import ArraySource
 from epochal.testing.stores import ChunkedArrays, CountingSource, SourceStore
 
 EPOCHS = 3
+LONG_BYTES = spool.LONG_BYTES
 STRATEGIES = ("stream", "resident", "gather", "rescan", "spool")
 MONOTONE = ("sequential", "even_sequential")
 KEYED = ("shuffled_sequential", "even_shuffled_sequential")
@@ -54,6 +57,7 @@ class Case:
     selection: np.ndarray | None = None
     decode_bytes_per_s: float = 300e6
     row_readers: int = 0
+    long_bytes: int = LONG_BYTES
     counting: dict[str, CountingSource] = field(default_factory=dict)
     budget_bytes: int = 0
     files: dict[str, list[int]] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Case:
         return Dataset(store, store.sources, selection=self.selection)
 
     def with_budget(self, budget_bytes: int) -> Batches:
+        spool.LONG_BYTES = self.long_bytes
         made = Settings(
             budget_bytes,
             self.threads,
@@ -198,10 +203,11 @@ def cases(draw, strategy, names=schemes.NAMES, world=None):
         order,
         mix_bytes=draw(st.sampled_from((1, 500, 5000))),
         threads=draw(st.integers(1, 3)),
-        slack=draw(st.sampled_from((1.0, 1.0, 1.1, 1.5, 3.0, 10.0))),
+        slack=draw(st.sampled_from((1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 10.0))),
         selection=selection,
         row_readers=draw(st.integers(0, 1)),
         files=files,
+        long_bytes=draw(st.sampled_from((1, LONG_BYTES))),
     )
 
 
@@ -235,6 +241,7 @@ def keyed_cases(draw):
         slack=draw(st.sampled_from((1.0, 1.1, 1.4))),
         selection=selection,
         decode_bytes_per_s=draw(st.sampled_from((300e6, 1e6))),  # slow: it pays to roll
+        long_bytes=draw(st.sampled_from((1, LONG_BYTES))),
     )
 
 
@@ -273,6 +280,8 @@ def kinds(plan):
                 yield "spilled"
             if 0 < feed.piles_kept < feed.n_piles:
                 yield "partly kept"
+            if feed.piles_kept < feed.n_piles and spool.LONG_BYTES == 1:
+                yield "straight"
             if feed.roll:
                 yield "rolled"
             if feed.n_piles > 2:
@@ -290,8 +299,15 @@ EXPECTED = {
     "resident": (),
     "gather": ("direct", "1 windows ahead"),
     "rescan": ("resident beside it", "0 windows ahead", "1 windows ahead"),
-    "spool": ("by position", "spilled", "partly kept", "rolled", "several piles"),
+    "spool": ("by position", "spilled", "partly kept", "straight", "rolled", "several piles"),
 }
+
+
+@pytest.fixture(autouse=True)
+def constants(monkeypatch):
+    """Long rows are of a byte in some cases, and the memory of the smallest batch is used again."""
+    monkeypatch.setattr(spool, "LONG_BYTES", spool.LONG_BYTES)
+    monkeypatch.setattr(recycle, "LEAST_BYTES", 1)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -452,8 +468,6 @@ def test_batches_are_the_callers_own(strategy):
     for epoch in range(EPOCHS):
         held = []
         for batch in batches:
-            for array in batch:
-                assert array.flags.owndata
             held.append(batch)
             array = held[len(held) // 2].X
             array.view(np.uint8)[...] = 0xA5

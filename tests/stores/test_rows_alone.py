@@ -3,10 +3,11 @@
 import os
 import threading
 
+import h5py
 import numpy as np
 import pytest
 
-from epochal.errors import DamageError
+from epochal.errors import DamageError, RowError
 from epochal.stores import many, open_store, rows
 
 N = 3000
@@ -22,8 +23,12 @@ def table(request, tmp_path_factory):
 
 
 def read(source, wanted):
+    """By both ways: into one array, and into several."""
     out = np.empty((len(wanted), *source.layout.row_shape), source.layout.dtype)
     source.read_rows(wanted, out)
+    parts = [np.zeros_like(part) for part in np.split(out, [0, len(out) // 3, len(out) // 2])]
+    rows.read_rows_into(source, wanted, parts)
+    assert (np.concatenate(parts) == out).all()
     return out
 
 
@@ -31,6 +36,7 @@ WANTED = {
     "far apart": np.arange(0, N, 7),
     "any order, repeats": np.random.default_rng(1).integers(0, N, 900),
     "runs and single rows": np.r_[5:60, 100, 2000:2100, 2500, 10:70],
+    "many, far apart": np.random.default_rng(2).integers(0, N, 300),
     "one": np.array([N - 1]),
     "none": np.empty(0, np.int64),
 }
@@ -83,8 +89,12 @@ def test_rows_past_the_end_of_a_file_cut_short(table, monkeypatch):
     source = open_store(path).sources["X"]
     monkeypatch.setattr(type(source._file), "_compare", lambda *_: None)
     os.truncate(path, path.stat().st_size - X.shape[1] - 1)
+    wanted = np.array([1, 50, N - 1, N - 2])
     with pytest.raises(DamageError, match="the file ends"):
-        read(source, np.array([1, 50, N - 1, N - 2]))
+        read(source, wanted)
+    parts = np.empty((2, 2, X.shape[1]), np.uint8)
+    with pytest.raises(DamageError, match="the file ends"):
+        rows.read_rows_into(source, wanted, list(parts))
     np.save(path, X)
 
 
@@ -105,6 +115,44 @@ def test_reads_that_fail_are_done_again(table, monkeypatch):
     source = open_store(path).sources["X"]
     wanted = WANTED["far apart"]
     assert (read(source, wanted) == X[wanted]).all()
+
+
+def test_a_row_that_is_not_there(table):
+    path, X = table
+    source = open_store(path).sources["X"]
+    with pytest.raises(RowError, match=f"asked for row {N}"):
+        rows.read_rows_into(source, np.array([0, N]), list(np.empty((2, 1, X.shape[1]), np.uint8)))
+
+
+def test_rows_of_several_arrays_come_by_lists(tmp_path, monkeypatch):
+    """Only where they lie apart; and nothing is read a second time."""
+    X = np.random.default_rng(0).integers(0, 256, (N, 2000), np.uint8)
+    np.save(tmp_path / "X.npy", X)
+    source = open_store(tmp_path / "X.npy").sources["X"]
+    if many._calls() is None:
+        pytest.skip("this system takes no lists of reads")
+    monkeypatch.setattr(type(source), "read_rows", lambda *_: pytest.fail("read one by one"))
+    wanted = np.random.default_rng(1).permutation(N)[:100]
+    parts = [np.zeros((n, 2000), np.uint8) for n in (30, 0, 70)]
+    rows.read_rows_into(source, wanted, parts)
+    assert (np.concatenate(parts) == X[wanted]).all()
+
+
+def test_padding_of_strings(tmp_path):
+    """What HDF5 pads with blanks comes with nulls, into several arrays too."""
+    text = np.array([[f"{i:03d}"] * 200 for i in range(400)], "S3")
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(5)
+    kind.set_strpad(h5py.h5t.STR_SPACEPAD)
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        space = h5py.h5s.create_simple(text.shape)
+        made = h5py.h5d.create(file.id, b"X", kind, space)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, text, mtype=h5py.h5t.py_create(text.dtype))
+    source = open_store(tmp_path / "text.h5").sources["X"]
+    wanted = np.random.default_rng(0).permutation(400)
+    parts = [np.zeros((200, 200), "S5") for _ in range(2)]
+    rows.read_rows_into(source, wanted, parts)
+    assert (np.concatenate(parts) == text[wanted]).all()
 
 
 def test_lists_are_what_is_meant():

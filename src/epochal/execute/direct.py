@@ -2,49 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.pool import Pool
+from epochal.execute.rooms import Rooms
 from epochal.plan.order import Order
+from epochal.stores.rows import read_rows_into
 from epochal.stores.source import Source
 
 __all__ = ["DirectFeed"]
 
 
+class _Load(NamedTuple):
+    """The batches ``[first, stop)`` being read."""
+
+    first: int
+    stop: int
+    future: Future[None]
+
+
 class DirectFeed:
-    """Feeds batches of any order from a device that answers at once: one read a batch, of its rows
-    in file order.
+    """Feeds batches of any order from a device that answers at once: one read for a group of
+    batches, of its rows in file order.
     """
 
-    def __init__(self, source: Source, order: Order) -> None:
+    def __init__(self, source: Source, order: Order, group: int, pool: Pool) -> None:
         self._source = source
         self._order = order
+        self._group = group
+        self._pool = pool
+        self._rooms = Rooms(order.bounds, 0, order.n_batches, source.layout, pool.batches, None)
+        self._loads: deque[_Load] = deque()
 
     def begin(self) -> None:
-        """Nothing: rows are read when a batch is made."""
+        """Nothing: rows are read when a batch is asked for."""
 
-    def admit(self, batch: int, must: bool) -> int:
-        """The batch itself."""
-        return batch
+    def admit(self, batch: int, must: bool) -> Future[None]:
+        """The read of the group that a batch is in."""
+        for load in self._loads:
+            if load.first <= batch < load.stop:
+                return load.future
+        self._rooms.skip_to(batch)
+        return self._load(batch)
+
+    def _load(self, first: int) -> Future[None]:
+        last = min(first + self._group, self._order.n_batches) - 1
+        start, stop = self._order.bounds(first)[0], self._order.bounds(last)[1]
+        arrays = [room.array for room in self._rooms.within(start, stop)]
+        future = self._pool.submit(self._read, start, stop, arrays)
+        self._loads.append(_Load(first, last + 1, future))
+        return future
+
+    def _read(self, start: int, stop: int, arrays: list[NDArray[Any]]) -> None:
+        rows = self._order.row_array(start, stop)
+        read_rows_into(self._source, rows, arrays)
 
     def room(self, batch: int) -> NDArray[Any] | None:
-        """None: rows are read into any array."""
-        return None
+        """The array that a batch's rows are read to."""
+        room = self._rooms.get(batch)
+        return None if room is None else room.array
 
-    def gather(self, ticket: int, rows: Any, out: NDArray[Any]) -> None:
-        """Read a batch's rows."""
-        wanted = self._order.rows(*self._order.bounds(ticket))
-        if isinstance(wanted, slice):
-            wanted = np.arange(wanted.start, wanted.stop)
-        self._source.read_rows(wanted, out)
+    def gather(self, ticket: Future[None], rows: Any, out: NDArray[Any]) -> None:
+        """Wait for the read; there is nothing to copy."""
+        ticket.result()
 
     def retire(self, batch: int) -> None:
-        """Nothing is held."""
+        """Let go of what is served."""
+        self._rooms.retire(batch)
+        while self._loads and self._loads[0].stop <= batch + 1:
+            self._loads.popleft()
 
     def leave(self) -> None:
         """Nothing is kept."""
 
     def salvage(self) -> None:
         """Nothing is kept."""
+        self._loads.clear()
+        self._rooms.clear()

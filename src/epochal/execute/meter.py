@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.skip import Skipped
 from epochal.stores.ragged import AnySource, wrapped
+from epochal.stores.rows import read_rows_into
 from epochal.stores.store import Source
 
 __all__ = ["Meter", "MeteredSource", "Stats"]
@@ -125,3 +126,10 @@ class MeteredSource:
         began = time.perf_counter()
         self._source.read_rows(rows, out)
         self._meter.count(out.nbytes, out.nbytes, 0, time.perf_counter() - began)
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+        """Read single rows into several arrays, counted."""
+        began = time.perf_counter()
+        read_rows_into(self._source, rows, outs)
+        n_bytes = sum(out.nbytes for out in outs)
+        self._meter.count(n_bytes, n_bytes, 0, time.perf_counter() - began)

@@ -18,13 +18,23 @@ from numpy.typing import NDArray
 from epochal.errors import ScratchError
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, as_bytes, wait
+from epochal.execute.rooms import Rooms
 from epochal.execute.scratch import ScratchFile
+from epochal.execute.slabs import (
+    BufferedSlab,
+    Slab,
+    StraightSlab,
+    Way,
+    addresses_of,
+    read_straight,
+    ways_of,
+)
 from epochal.execute.spool import Pages, RecordBuffers, Records, Spool
 from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.piles import Dealer, KeyDealer, PositionDealer
 from epochal.plan.plan import FeedPlan
-from epochal.plan.spool import SLABS, are_long
+from epochal.plan.spool import are_long
 from epochal.stores.store import Source
 
 __all__ = ["KeptSpool", "SpoolFeed"]
@@ -54,21 +64,7 @@ class KeptSpool:
                 file.close()
 
 
-@dataclass(eq=False)
-class _Slab:
-    """A pile in memory: its records as they came, and their order."""
-
-    start: int
-    stop: int
-    records: Records
-    index: Future[NDArray[np.int64]] | None = None
-    roll: Future[None] | None = None
-
-    def rows(self) -> Records:
-        count = self.stop - self.start
-        view = Records(0, 0)
-        view.heads, view.data = self.records.heads[:count], self.records.data[:count]
-        return view
+WAYS = 2  # piles a thread whose ways are found at once: what that takes is what dealing took
 
 
 class SpoolFeed:
@@ -102,9 +98,12 @@ class SpoolFeed:
         self._spare = kept.spare if kept else None
         self._files = [f for f in (self._spare, kept and kept.spool.scratch) if f is not None]
         self._next: Spool | None = None
-        self._slabs: deque[_Slab] = deque()
+        self._slabs: deque[Slab] = deque()
         self._loaded_to = 0
         self._starts = [0]  # place at which each pile begins, and the end
+        self._straight = False
+        self._ways: deque[tuple[Future[list[Way]], int]] = deque()  # of the piles to come
+        self._nowhere = np.empty(row_bytes, np.uint8)
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
         self._dealt = False
@@ -131,6 +130,17 @@ class SpoolFeed:
         ):
             self._next = self._new_spool(self._next_order, self._spool.n_piles)
             self._gave_pages = True
+        self._rooms = Rooms(
+            self._spool.dealer.places,
+            0,
+            self._order.n_batches,
+            self._layout,
+            self._pool.batches,
+            self._meter,
+        )
+        self._straight = self._next is None and are_long(self._layout.row_bytes)
+        if self._straight:
+            self._buffers.drop_idle(keep=min(self._spool.n_kept, self.plan.slabs))
         self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
         self._kept = None
         self._dealt = True
@@ -149,17 +159,18 @@ class SpoolFeed:
             return PositionDealer(order, self._start, self.plan.pile_rows, self._layout.n_rows)
         return KeyDealer(order, self.plan.n_piles)
 
-    def _new_spool(self, order: Order, n_blocks: int) -> Spool:
+    def _new_spool(self, order: Order, n_blocks: int, *, from_file: bool = False) -> Spool:
         scratch, self._spare = self._spare, None
         if scratch is None:
             scratch = ScratchFile(self._folder)
             self._files.append(scratch)
         scratch.restart()
-        return Spool(self.plan, self._dealer(order), n_blocks, self._pages, scratch, self._meter)
+        context = (self._pages, scratch, self._meter)
+        return Spool(self.plan, self._dealer(order), n_blocks, *context, from_file=from_file)
 
     def _deal_file(self) -> Spool:
         n_blocks = -(-self._layout.n_chunks // self.plan.block_chunks)
-        spool = self._new_spool(self._order, n_blocks)
+        spool = self._new_spool(self._order, n_blocks, from_file=True)
         wait([self._pool.submit(self._deal_block, spool, block) for block in range(n_blocks)])
         return spool
 
@@ -222,17 +233,18 @@ class SpoolFeed:
 
     # Serving ----------------------------------------------------------------
 
-    def admit(self, batch: int, must: bool) -> list[tuple[_Slab, int, int]] | None:
+    def admit(self, batch: int, must: bool) -> list[tuple[Slab, int, int]] | None:
         """Piles that hold a batch, and which places of each."""
         start, stop = self._spool.dealer.places(batch)
         if start == stop:
             return []
         first = bisect_right(self._starts, start) - 1
         last = bisect_left(self._starts, stop) - 1
+        self._rooms.skip_to(batch)
         if not self._slabs:
             self._loaded_to = max(self._loaded_to, first)
         while self._loaded_to <= last:
-            if not must and len(self._slabs) >= SLABS:
+            if not must and len(self._slabs) >= self.plan.slabs:
                 return None
             self._load()
         return [
@@ -245,55 +257,73 @@ class SpoolFeed:
         """Start reading the next pile."""
         pile = self._loaded_to
         self._loaded_to += 1
-        slab = _Slab(self._starts[pile], self._starts[pile + 1], self._buffers.take())
+        start, stop = self._starts[pile], self._starts[pile + 1]
+        if self._straight and pile >= self._spool.n_kept:
+            self._slabs.append(self._load_straight(pile, start, stop))
+            return
+        records = self._buffers.take()
         keep_pages = self._whole and self.plan.roll and not self._gave_pages
-        slab.index = self._pool.submit(self._bring, pile, slab, give_back=not keep_pages)
+        index = self._pool.submit(self._bring, pile, start, stop, records, give_back=not keep_pages)
+        slab = BufferedSlab(start, stop, records, index)
         if self._next is not None:
             slab.roll = self._pool.submit(self._roll, self._next, pile, slab)
         self._slabs.append(slab)
 
-    def _bring(self, pile: int, slab: _Slab, *, give_back: bool) -> NDArray[np.int64]:
+    def _bring(
+        self, pile: int, start: int, stop: int, records: Records, *, give_back: bool
+    ) -> NDArray[np.int64]:
         """Read a pile, and put it in order: one task, for a pile is small and others come too."""
         segments = self._spool.segments(pile)
-        self._spool.read(segments, slab.records)
+        self._spool.read(segments, records)
         n_read = sum(segment[3] for segment in segments)
-        self._spool.read_pages(pile, n_read, slab.records, give_back=give_back)
-        return self._spool.dealer.index(slab.rows().heads, slab.start)
+        self._spool.read_pages(pile, n_read, records, give_back=give_back)
+        return self._spool.dealer.index(records.heads[: stop - start], start)
 
-    def _roll(self, following: Spool, pile: int, slab: _Slab) -> None:
-        assert slab.index is not None
-        slab.index.result()
+    def _load_straight(self, pile: int, start: int, stop: int) -> StraightSlab:
+        addresses = addresses_of(start, stop, self._rooms.within(start, stop), self._nowhere)
+        if not self._ways:
+            self._find_ways(pile)
+        ways, number = self._ways.popleft()
+        rows = self._pool.submit(read_straight, self._spool, ways, number, addresses)
+        if not self._ways:
+            self._find_ways(pile + 1)
+        return StraightSlab(start, stop, rows)
+
+    def _find_ways(self, pile: int) -> None:
+        """Those of the next piles, before they are needed."""
+        n_piles = min(WAYS * self._pool.threads, self._spool.n_piles - pile)
+        if n_piles > 0:
+            starts = self._starts[pile : pile + n_piles + 1]
+            ways = self._pool.submit(ways_of, self._spool, pile, starts)
+            self._ways.extend((ways, number) for number in range(n_piles))
+
+    def _roll(self, following: Spool, pile: int, slab: BufferedSlab) -> None:
+        slab.wait()
         self._deal_records(following, pile, slab.records, slab.stop - slab.start)
 
     def room(self, batch: int) -> NDArray[Any] | None:
-        """None: rows are gathered into any array."""
-        return None
+        """The array that rows are read to, if any are; else None: they are gathered into any."""
+        room = self._rooms.get(batch)
+        self._rooms.skip_to(batch + 1)
+        return None if room is None else room.array
 
-    def gather(self, ticket: list[tuple[_Slab, int, int]], rows: Any, out: NDArray[Any]) -> None:
+    def gather(self, ticket: list[tuple[Slab, int, int]], rows: Any, out: NDArray[Any]) -> None:
         """Gather a batch's rows from its piles."""
         target, at = as_bytes(out), 0
         for slab, start, stop in ticket:
-            assert slab.index is not None
-            index = slab.index.result()[start - slab.start : stop - slab.start]
-            if target.shape[1]:
-                np.take(
-                    slab.rows().data, index, axis=0, out=target[at : at + stop - start], mode="clip"
-                )
+            slab.take(start, stop, target[at : at + stop - start])
             at += stop - start
 
-    def rows(self, ticket: list[tuple[_Slab, int, int]]) -> NDArray[np.int64]:
-        """File rows of a batch, as its records tell."""
-        parts = [np.empty(0, np.int64)]
-        for slab, start, stop in ticket:
-            assert slab.index is not None
-            index = slab.index.result()[start - slab.start : stop - slab.start]
-            parts.append(slab.rows().heads[index, 1].view(np.int64))
-        return np.concatenate(parts)
+    def rows(self, ticket: list[tuple[Slab, int, int]]) -> NDArray[np.int64]:
+        """File rows of a batch."""
+        parts = [slab.rows(start, stop) for slab, start, stop in ticket]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def retire(self, batch: int) -> None:
         """Let go of piles that are served, and read on."""
         stop = self._spool.dealer.places(batch)[1]
         self._served_to = max(self._served_to, stop)
+        self._rooms.retire(batch)
         while self._slabs and self._slabs[0].stop <= self._served_to:
             self._drop(self._slabs.popleft())
         self._read_ahead()
@@ -301,20 +331,24 @@ class SpoolFeed:
     def _read_ahead(self) -> None:
         if not self._slabs:  # a resumed epoch, or another rank's rows: piles may be passed over
             return
-        while len(self._slabs) < SLABS and self._loaded_to < self._spool.n_piles:
+        while len(self._slabs) < self.plan.slabs and self._loaded_to < self._spool.n_piles:
             if self._starts[self._loaded_to] >= self._end:
                 break
             self._load()
 
-    def _drop(self, slab: _Slab) -> None:
-        assert slab.index is not None
-        slab.index.result()
+    def _drop(self, slab: Slab) -> None:
+        slab.wait()
+        if not isinstance(slab, BufferedSlab):
+            return
         if slab.roll is not None:
             try:
                 slab.roll.result()
             except ScratchError:  # the next epoch decodes again: no reason to stop this one
                 self._next = None
-        self._buffers.give(slab.records)
+        if self._straight and self._loaded_to >= self._spool.n_kept:
+            self._buffers.drop(slab.records)
+        else:
+            self._buffers.give(slab.records)
 
     def leave(self) -> KeptSpool | None:
         """The next epoch's records if they were dealt, or this one's."""
@@ -338,8 +372,10 @@ class SpoolFeed:
         if not self._reusable:
             self._close()
             return None
+        self._rooms.clear()
         for slab in slabs:
-            self._buffers.give(slab.records)
+            if isinstance(slab, BufferedSlab):
+                self._buffers.give(slab.records)
         return KeptSpool(self._spool, True, self._pages, self._buffers, self._spare)
 
     def _close(self) -> None:

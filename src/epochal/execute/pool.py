@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.recycle import Recycler
+
 __all__ = ["Pool", "as_bytes", "wait"]
 
 P = ParamSpec("P")
@@ -24,7 +26,7 @@ T = TypeVar("T")
 
 
 class Pool:
-    """Some threads, and temporary buffers for each of them.
+    """Some threads, temporary buffers for each of them, and memory of batches to be used again.
 
     Closing fails what has not started and waits for what has: tasks are short. It does not join
     the threads, which end by themselves: the collector may close a pool on any thread, even within
@@ -35,6 +37,7 @@ class Pool:
         self.threads = threads
         self.closed = False
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="epochal")
+        self.batches = Recycler()
         self._local = threading.local()
         self._running = 0
         self._idle = threading.Condition()
@@ -80,6 +83,7 @@ class Pool:
         """Stop: nothing new starts, and nothing runs any more; without `wait`, soon."""
         with self._idle:
             self.closed = True
+        self.batches.clear()
         # What is queued is not cancelled but started, and fails at once: so whoever waits is told.
         self._executor.shutdown(wait=False)
         if wait and not getattr(self._local, "mine", False):

@@ -30,6 +30,7 @@ from epochal.stores.ragged import AnySource, RaggedSource
 __all__ = ["Run", "discard"]
 
 Arrays = tuple[Room, ...]
+WAITING = {"stream", "ragged stream", "direct", "spool"}  # feeds that little is left to do for
 
 
 class _Made(NamedTuple):
@@ -93,16 +94,17 @@ class Run:
         self._ready: deque[Any] = deque()
         self._began: float | None = None
         start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
-        context = (order, next_order, start, pool, meter, scratch)
+        context = (order, next_order, start, pool, meter, scratch, plan.batch_group)
         self._feeds: list[Feed] = [
             _feed(feed, self._sources[feed.source], kept.get(feed.source), *context)
             for feed in plan.feeds
         ]
         self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
         self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
-        streams = all(feed.kind in ("stream", "ragged stream") for feed in plan.feeds)
+        streams = all(feed.kind in WAITING for feed in plan.feeds)
         self._waits_only = finish_is_cheap and streams
         self._primed = False
+        pool.batches.idle_bytes = plan.idle_bytes
 
     def prime(self) -> None:
         """Start preparing the first batches."""
@@ -204,7 +206,7 @@ class Run:
             if room is None:
                 layout = source.layout
                 assert isinstance(layout, Layout)
-                room = np.empty((stop - start, *layout.row_shape), layout.dtype)
+                room = self._pool.batches.empty((stop - start, *layout.row_shape), layout.dtype)
             arrays.append(room)
         return tuple(arrays)
 
@@ -289,13 +291,14 @@ def _feed(
     pool: Pool,
     meter: Meter,
     scratch: Path | None,
+    group: int,
 ) -> Feed:
     if isinstance(source, RaggedSource):
         return _ragged_feed(plan, source, kept, order, start, pool, meter, scratch)
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
     if plan.kind == "direct":
-        return DirectFeed(source, order)
+        return DirectFeed(source, order, group, pool)
     if plan.kind == "stream":
         return StreamFeed(plan, source, order, start, pool, meter)
     if plan.kind == "spool":

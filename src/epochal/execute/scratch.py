@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.errors import ScratchError
-from epochal.execute.vector import Vector, left_of, vector_of, write_vector
+from epochal.execute.vector import IOV_MAX, Vector, left_of, read_vector, vector_of, write_vector
 from epochal.sizes import show
+from epochal.stores.many import submit_vectors
 
 __all__ = ["ScratchFile", "open_scratch", "scratch_folder"]
 
@@ -121,26 +122,67 @@ class ScratchFile:
     def read(self, buffer: Buffer, at: int) -> None:
         """Fill a buffer from there."""
         view = buffer.data.cast("B")
-        fd, at = self._fds[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
+        fd, at = self._place(at)
         while len(view):
             try:
                 n_read = os.preadv(fd, [view], at)
             except OSError as error:
-                raise ScratchError(
-                    f"scratch in {str(self.folder)!r} cannot be read: {error}"
-                ) from error
-            if n_read == 0:
-                raise ScratchError(
-                    f"scratch in {str(self.folder)!r} ends at {show(at)}: it was cut short"
-                )
+                raise self._unreadable(error) from error
+            self._check_there(n_read, at)
             view = view[n_read:]
             at += n_read
+
+    def read_pieces(self, at: NDArray[np.int64], counts: NDArray[np.int64], pieces: Vector) -> None:
+        """From each place, fill the next ``counts[i]`` pieces of memory, one after another: all in
+        one call of the system, where it has one.
+        """
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        n_bytes = np.add.reduceat(pieces[:, 1].view(np.int64), starts)
+        fds, offsets = np.array(self._fds)[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
+        done = 0
+        if counts.max(initial=0) <= IOV_MAX:
+            vectors = pieces.ctypes.data + pieces.strides[0] * starts.view(np.uint64)
+            done = submit_vectors(fds, offsets, vectors, counts, n_bytes)
+        for fd, offset, start, end in zip(
+            fds[done:].tolist(),
+            offsets[done:].tolist(),
+            starts[done:].tolist(),
+            ends[done:].tolist(),
+            strict=True,
+        ):
+            self._read_pieces(fd, pieces[start:end], offset)
+
+    def _read_pieces(self, fd: int, vector: Vector, at: int) -> None:
+        while len(vector):
+            try:
+                n_read = read_vector(fd, vector, at)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise self._unreadable(error) from error
+            self._check_there(n_read, at)
+            vector = left_of(vector, n_read)
+            at += n_read
+
+    def _place(self, at: int) -> tuple[int, int]:
+        """Which file, and where in it."""
+        return self._fds[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
+
+    def _unreadable(self, error: OSError) -> ScratchError:
+        return ScratchError(f"scratch in {str(self.folder)!r} cannot be read: {error}")
+
+    def _check_there(self, n_read: int, at: int) -> None:
+        if n_read == 0:
+            raise ScratchError(
+                f"scratch in {str(self.folder)!r} ends at {show(at)}: it was cut short"
+            )
 
     def advise(self, at: int, n_bytes: int) -> None:
         """Let the system begin to read what `read` will ask for: many such at once keep a disk
         busy that one read after another does not.
         """
-        fd, at = self._fds[at >> FILE_BITS], at & ((1 << FILE_BITS) - 1)
+        fd, at = self._place(at)
         os.posix_fadvise(fd, at, n_bytes, os.POSIX_FADV_WILLNEED)
 
     def flush(self) -> None:

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from epochal.execute.meter import Meter
 from epochal.execute.scratch import ScratchFile
+from epochal.execute.vector import Vector
 from epochal.plan.order import Rows
 from epochal.plan.piles import Deal, Dealer
 from epochal.plan.plan import FeedPlan
 
-__all__ = ["Pages", "RecordBuffers", "Records", "Spool"]
+__all__ = ["Pages", "RecordBuffers", "Records", "Segment", "Spool"]
 
 Bytes = NDArray[np.uint8]
 Heads = NDArray[np.uint64]
+Segment = tuple[int, int, int, int]  # heads_at, data_at, first_record, n_records
 
 
 class Records:
@@ -67,6 +69,16 @@ class RecordBuffers:
     def give(self, records: Records) -> None:
         """Take one back."""
         self._free.append(records)
+
+    def drop(self, records: Records) -> None:
+        """Let go of one that was taken: its memory is for others."""
+        self.bytes_made -= records.nbytes
+        self._meter.hold(-records.nbytes)
+
+    def drop_idle(self, keep: int) -> None:
+        """Let go of what nobody has taken, but for some."""
+        while len(self._free) > keep:
+            self.drop(self._free.pop())
 
 
 class Pages:
@@ -121,6 +133,8 @@ class Spool:
         Says which pile each row goes to.
     n_blocks
         How many blocks will be dealt.
+    from_file
+        Whether they are blocks of the file, in order; else piles of another spool.
     """
 
     def __init__(
@@ -131,8 +145,11 @@ class Spool:
         pages: Pages,
         scratch: ScratchFile,
         meter: Meter,
+        *,
+        from_file: bool,
     ) -> None:
         self.dealer = dealer
+        self.from_file = from_file
         self.n_piles = dealer.n_piles
         self.scratch = scratch
         self._asks_ahead = plan.asks_ahead
@@ -209,12 +226,17 @@ class Spool:
             start += count
         return spans
 
+    @property
+    def n_kept(self) -> int:
+        """How many piles, the first ones, have pages."""
+        return len(self._kept)
+
     def pile_counts(self) -> NDArray[np.int64]:
         """Records of each pile, ``(n_piles,)``."""
         counts: NDArray[np.int64] = np.diff(self._offsets.astype(np.int64), axis=1).sum(axis=0)
         return counts
 
-    def segments(self, pile: int) -> list[tuple[int, int, int, int]]:
+    def segments(self, pile: int) -> list[Segment]:
         """The pile on scratch: ``(heads_at, data_at, first_record, n_records)`` of each block that
         has some.
 
@@ -236,17 +258,35 @@ class Spool:
             zip(heads_at.tolist(), data_at.tolist(), first.tolist(), counts.tolist(), strict=True)
         )
 
-    def read(self, segments: list[tuple[int, int, int, int]], records: Records) -> None:
-        """Read some of a pile's segments to their places."""
-        if self._asks_ahead:
-            row_bytes = records.data.shape[1]
-            for heads_at, data_at, _, count in segments:
-                self.scratch.advise(heads_at, 16 * count)
-                self.scratch.advise(data_at, row_bytes * count)
-        for heads_at, data_at, first, count in segments:
-            self.scratch.read(records.heads[first : first + count], heads_at)
-            if records.data.shape[1]:
+    def read(self, segments: list[Segment], records: Records) -> None:
+        """Read a pile's segments to their places in a buffer."""
+        self._ask_ahead(segments)
+        self.read_heads(segments, records.heads)
+        if records.data.shape[1]:
+            for _, data_at, first, count in segments:
                 self.scratch.read(records.data[first : first + count], data_at)
+
+    def read_heads(self, segments: list[Segment], heads: Heads) -> None:
+        """Read the heads of a pile's segments."""
+        for heads_at, _, first, count in segments:
+            self.scratch.read(heads[first : first + count], heads_at)
+
+    def read_rows(self, segments: list[Segment], addresses: NDArray[np.uint64]) -> None:
+        """Read each row of a pile's segments to where in memory it is wanted."""
+        self._ask_ahead(segments)
+        targets: Vector = np.empty((len(addresses), 2), np.uint64)
+        targets[:, 0] = addresses
+        targets[:, 1] = self._pages.row_bytes
+        _, data_at, _, counts = np.array(segments, np.int64).reshape(-1, 4).T
+        self.scratch.read_pieces(data_at, counts, targets)
+
+    def _ask_ahead(self, segments: list[Segment]) -> None:
+        if not self._asks_ahead:
+            return
+        row_bytes = self._pages.row_bytes
+        for heads_at, data_at, _, count in segments:
+            self.scratch.advise(heads_at, 16 * count)
+            self.scratch.advise(data_at, row_bytes * count)
 
     def read_pages(self, pile: int, first: int, records: Records, *, give_back: bool) -> None:
         """Copy a pile's pages behind its segments; with `give_back` the pages are free again."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
+from epochal.execute.rooms import Room, Rooms, cut, room_at
 from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
@@ -21,14 +22,6 @@ from epochal.plan.windows import Read, cut_stream, in_file_order, reads_of
 from epochal.stores.store import Source
 
 __all__ = ["StreamFeed"]
-
-
-class _Room(NamedTuple):
-    """The array of one batch, which holds the positions ``[start, stop)``."""
-
-    start: int
-    stop: int
-    array: NDArray[Any]
 
 
 class _Load(NamedTuple):
@@ -59,12 +52,13 @@ class StreamFeed:
         self._source = source
         self._order = order
         self._pool = pool
-        self._meter = meter
         self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
         self._loads: deque[_Load] = deque()
         self._loaded_to = start
-        self._rooms: dict[int, _Room] = {}
-        self._next_room = 0 if start == 0 else self._batch_at(start)
+        first = 0 if start == 0 else self._batch_at(start)
+        self._rooms = Rooms(
+            order.bounds, first, order.n_batches, source.layout, pool.batches, meter
+        )
 
     def _batch_at(self, position: int) -> int:
         batches = range(self._order.n_batches)
@@ -85,7 +79,9 @@ class StreamFeed:
 
     def room(self, batch: int) -> NDArray[Any]:
         """The array that the reads of an admitted batch fill."""
-        return self._rooms[batch].array
+        room = self._rooms.get(batch)
+        assert room is not None
+        return room.array
 
     def gather(self, ticket: list[Future[None]], rows: Any, out: NDArray[Any]) -> None:
         """Wait for the reads; there is nothing to copy."""
@@ -96,8 +92,7 @@ class StreamFeed:
         stop = self._order.bounds(batch)[1]
         while self._loads and self._loads[0].stop <= stop:
             self._loads.popleft()
-        for served in [b for b in self._rooms if b <= batch]:
-            self._meter.hold(-self._rooms.pop(served).array.nbytes)
+        self._rooms.retire(batch)
         self._read_ahead()
 
     def leave(self) -> None:
@@ -117,24 +112,11 @@ class StreamFeed:
 
     def _load(self) -> None:
         start, stop = next(self._bounds)
-        while (
-            self._next_room < self._order.n_batches
-            and self._order.bounds(self._next_room)[0] < stop
-        ):
-            self._make_room(self._next_room)
-            self._next_room += 1
-        rooms = [room for room in self._rooms.values() if room.start < stop and room.stop > start]
+        rooms = self._rooms.within(start, stop)
         self._loads.append(_Load(start, stop, self._pool.submit(self._read, start, stop, rooms)))
         self._loaded_to = stop
 
-    def _make_room(self, batch: int) -> None:
-        start, stop = self._order.bounds(batch)
-        layout = self._source.layout
-        array = np.empty((stop - start, *layout.row_shape), layout.dtype)
-        self._rooms[batch] = _Room(start, stop, array)
-        self._meter.hold(array.nbytes)
-
-    def _read(self, start: int, stop: int, rooms: list[_Room]) -> None:
+    def _read(self, start: int, stop: int, rooms: list[Room]) -> None:
         rows = self._order.rows(start, stop)
         whole = None if self.plan.alone else _whole_chunks(rows, self._source.layout)
         reads = [whole] if whole is not None else self._planned(rows)
@@ -155,13 +137,13 @@ class StreamFeed:
         run_bytes, alone = self.plan.run_bytes, self.plan.alone
         return reads_of(ordered, self._source.layout, run_bytes=run_bytes, alone=alone)
 
-    def _read_alone(self, read: Read, at: int, rooms: list[_Room]) -> None:
+    def _read_alone(self, read: Read, at: int, rooms: list[Room]) -> None:
         assert read.rows is not None
-        for room, low, high in _cut(rooms, at, at + read.n_slots):
+        for room, low, high in cut(rooms, at, at + read.n_slots):
             rows = read.rows[low - at : high - at]
             self._source.read_rows(rows, room.array[low - room.start : high - room.start])
 
-    def _read_whole(self, read: Read, at: int, rooms: list[_Room]) -> None:
+    def _read_whole(self, read: Read, at: int, rooms: list[Room]) -> None:
         """Chunks of which every row is wanted: straight into a batch's array where many end in it,
         else by way of a block that stays in the cache (a call for each chunk would cost more). From
         afar, what is read together counts for more than a copy.
@@ -174,7 +156,7 @@ class StreamFeed:
         while chunk < read.stop:
             self._pool.check()
             first = layout.bounds(chunk)[0]
-            room = _room_at(rooms, first - base)
+            room = room_at(rooms, first - base)
             end = base + room.stop  # file row at which the batch ends
             last = layout.n_chunks if end >= layout.n_rows else layout.chunk_of(end)
             last = min(last, read.stop)
@@ -190,11 +172,11 @@ class StreamFeed:
 
     @staticmethod
     def _put(
-        block: NDArray[Any], at: int, rows: NDArray[np.int64] | None, rooms: list[_Room]
+        block: NDArray[Any], at: int, rows: NDArray[np.int64] | None, rooms: list[Room]
     ) -> None:
         """Copy a block, or some rows of it, to the positions from `at` on."""
         n_rows = len(block) if rows is None else len(rows)
-        for room, low, high in _cut(rooms, at, at + n_rows):
+        for room, low, high in cut(rooms, at, at + n_rows):
             out = room.array[low - room.start : high - room.start]
             if rows is None:
                 out[...] = block[low - at : high - at]
@@ -210,18 +192,3 @@ def _whole_chunks(rows: slice | NDArray[np.int64], layout: Layout) -> Read | Non
     if layout.bounds(start)[0] < rows.start or layout.bounds(stop - 1)[1] > rows.stop:
         return None
     return Read(start, stop, 0, rows.stop - rows.start, None)
-
-
-def _room_at(rooms: list[_Room], position: int) -> _Room:
-    return rooms[bisect_right(rooms, position, key=lambda room: room.stop)]
-
-
-def _cut(rooms: list[_Room], start: int, stop: int) -> list[tuple[_Room, int, int]]:
-    """Positions ``[start, stop)``, room by room."""
-    first = bisect_right(rooms, start, key=lambda room: room.stop)
-    parts = []
-    for room in rooms[first:]:
-        if room.start >= stop:
-            break
-        parts.append((room, max(start, room.start), min(stop, room.stop)))
-    return parts

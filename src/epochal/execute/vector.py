@@ -1,7 +1,8 @@
-"""Pieces of an array written by one call of the system, which gathers them where they lie.
+"""Pieces of memory written or read by one call of the system, which gathers them where they lie.
 
-To sort rows in memory before they are written is a copy of all of them, with a miss of the cache a
-row; ``pwritev`` copies them once, and its vector is made by NumPy, not piece by piece in Python.
+To sort rows in memory before they are written, or after they are read, is a copy of all of them,
+with a miss of the cache a row; ``pwritev`` and ``preadv`` copy them once, and their vector is made
+by NumPy, not piece by piece in Python.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IOV_MAX", "Vector", "left_of", "vector_of", "write_vector"]
+__all__ = ["IOV_MAX", "Vector", "left_of", "read_vector", "vector_of", "write_vector"]
 
 IOV_MAX = 1024
 
@@ -41,13 +42,24 @@ def write_vector(fd: int, vector: Vector, at: int) -> int:
     """Write up to `IOV_MAX` pieces at a position; how many bytes were taken, which may be fewer
     than they have. Raises `OSError`.
     """
+    return _move(_call("pwritev"), fd, vector, at)
+
+
+def read_vector(fd: int, vector: Vector, at: int) -> int:
+    """Fill up to `IOV_MAX` pieces from a position; how many bytes there were, which may be fewer
+    than they have room for. Raises `OSError`.
+    """
+    return _move(_call("preadv"), fd, vector, at)
+
+
+def _move(call: Callable[[int, int, int, int], int], fd: int, vector: Vector, at: int) -> int:
     assert vector.flags.c_contiguous
     assert ctypes.sizeof(ctypes.c_void_p) == vector.itemsize
-    written: int = _pwritev()(fd, vector.ctypes.data, min(len(vector), IOV_MAX), at)
-    if written < 0:
+    moved = call(fd, vector.ctypes.data, min(len(vector), IOV_MAX), at)
+    if moved < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return written
+    return moved
 
 
 def left_of(vector: Vector, written: int) -> Vector:
@@ -68,10 +80,10 @@ def left_of(vector: Vector, written: int) -> Vector:
 
 
 @cache
-def _pwritev() -> Callable[[int, int, int, int], int]:
+def _call(name: str) -> Callable[[int, int, int, int], int]:
     """The C library's, with positions of 64 bits; it lets go of the interpreter's lock."""
     library = ctypes.CDLL(None, use_errno=True)
-    call = getattr(library, "pwritev64", None) or library.pwritev
+    call = getattr(library, f"{name}64", None) or getattr(library, name)
     call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64]
     call.restype = ctypes.c_ssize_t
     found: Callable[[int, int, int, int], int] = call

@@ -53,6 +53,7 @@ class Dealer(Protocol):
     """Deals blocks of rows into piles, and orders a pile once it is whole."""
 
     n_piles: int
+    unique: bool  # whether no row has two places
 
     def deal(self, start_row: int, stop_row: int) -> Deal:
         """Deal the consecutive file rows ``[start_row, stop_row)``."""
@@ -68,6 +69,10 @@ class Dealer(Protocol):
 
     def index(self, heads: Heads, first_place: int) -> Rows:
         """Record numbers of one whole pile in the order of their places, ``(n_records,)``."""
+        ...
+
+    def rows(self, start: int, stop: int) -> Rows | None:
+        """File rows of the places ``[start, stop)``; None where only the heads of records tell."""
         ...
 
 
@@ -106,10 +111,12 @@ class PositionDealer:
         kind = np.uint32 if order.n_positions < 2**32 - 1 else np.uint64
         self._absent = int(np.iinfo(kind).max)
         self._inverse: NDArray[np.unsignedinteger] | None = None
+        self.unique = False
         inverse: NDArray[np.unsignedinteger] = np.full(n_rows, self._absent, dtype=kind)
         inverse[rows] = np.arange(start, order.n_positions, dtype=kind)
         if int(np.count_nonzero(inverse != self._absent)) == n_places:
             self._inverse = inverse
+            self.unique = True
         else:  # repeated rows: a row has several positions
             del inverse
             by_row = np.argsort(rows, kind="stable")
@@ -159,6 +166,10 @@ class PositionDealer:
         index[(heads[:, 0] - np.uint64(first_place)).view(np.int64)] = np.arange(len(heads))
         return index
 
+    def rows(self, start: int, stop: int) -> Rows | None:
+        """File rows of the positions ``[start, stop)``."""
+        return self._order.row_array(start, stop)
+
 
 class KeyDealer:
     """Deals by the implicit keys of the exact shuffle: any number of rows, nothing held a row.
@@ -173,6 +184,7 @@ class KeyDealer:
         self._order = order
         self._keys = keys
         self.n_piles = n_piles
+        self.unique = True
 
     def deal(self, start_row: int, stop_row: int) -> Deal:
         """Deal the consecutive file rows ``[start_row, stop_row)``."""
@@ -220,3 +232,7 @@ class KeyDealer:
         if (keys[1:] == keys[:-1]).any():  # once in about 2**64 / n**2 shuffles: the row decides
             order = np.lexsort((heads[:, 1], heads[:, 0]))
         return order
+
+    def rows(self, start: int, stop: int) -> Rows | None:
+        """None: which rows have the keys of a pile is not known without making all keys."""
+        return None

@@ -38,8 +38,9 @@ class FeedPlan:
     decoded bytes of one read. ``alone``: rows are read by themselves, by ``readers`` tasks at once
     (0: one a thread). The spool deals blocks of ``block_chunks`` chunks into ``n_piles`` piles
     (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
-    ``buffer_rows`` records, and keeps the first ``piles_kept`` of them in up to ``n_pages`` pages
-    of ``page_rows`` records. ``roll``: later epochs deal the records of the one before.
+    ``buffer_rows`` records, keeps the first ``piles_kept`` of them in up to ``n_pages`` pages of
+    ``page_rows`` records, and has up to ``slabs`` of them in memory while they are served.
+    ``roll``: later epochs deal the records of the one before.
     ``asks_ahead``: piles come from a device, not from the page cache, so all of one is asked for
     before it is read.
 
@@ -60,6 +61,7 @@ class FeedPlan:
     pile_rows: int = 0
     by_position: bool = False
     buffer_rows: int = 0
+    slabs: int = 0
     piles_kept: int = 0
     n_pages: int = 0
     page_rows: int = 0
@@ -120,6 +122,13 @@ class Plan:
     def pool_threads(self) -> int:
         """Threads of the pool: more than cores where many rows are asked of a device at once."""
         return max(self.threads, *(feed.readers for feed in self.feeds), 1)
+
+    @property
+    def idle_bytes(self) -> int:
+        """What may be kept of the memory of batches that are over, for the next ones: no more than
+        those take that are there at a time, and of a spool, what a pile has.
+        """
+        return self.common_bytes + sum(f.run_bytes for f in self.feeds if f.kind == "spool")
 
     def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""

@@ -20,7 +20,7 @@ from epochal.plan.plan import FeedPlan, Prediction
 from epochal.plan.task import Infeasible, Part, Task
 from epochal.sizes import show
 
-__all__ = ["LONG_BYTES", "SLABS", "are_long", "plan_spool"]
+__all__ = ["LONG_BYTES", "are_long", "plan_spool"]
 
 SEGMENT_BYTES = 256 << 10
 MIN_BLOCK_BYTES = 256 << 10
@@ -39,6 +39,7 @@ class _Geometry:
     n_piles: int
     pile_rows: int
     buffer_rows: int
+    slabs: int
     n_buffers: int
     buffer_bytes: int
     deal_bytes: int
@@ -106,6 +107,7 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
         pile_rows=geometry.pile_rows,
         by_position=by_position,
         buffer_rows=geometry.buffer_rows,
+        slabs=geometry.slabs,
         piles_kept=piles_kept,
         n_pages=n_pages,
         page_rows=page_rows,
@@ -130,16 +132,24 @@ def _plan(task: Task, name: str, share: int, n_records: int, *, by_position: boo
 def _geometry(
     task: Task, layout: Layout, n_records: int, record_bytes: int, room: int, *, by_position: bool
 ) -> _Geometry:
-    # A block being dealt a thread, or piles being served; and where rows are sorted, room for that.
-    sorting = 0 if are_long(layout.row_bytes) else task.threads
-    n_buffers = max(task.threads, SLABS) + sorting
-    record_cost = n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
     # Blocks and piles as large as segments ask for, within half of the room: the other half keeps
     # piles in memory.
     ideal = max(isqrt(SEGMENT_BYTES * n_records * record_bytes), MIN_BLOCK_BYTES)
-    overhead = task.threads * layout.read_overhead_bytes
-    most_rows = max((room - overhead) // 2 // record_cost, 1)
-    target_rows = max(1, min(min(ideal, MAX_BLOCK_BYTES) // record_bytes, most_rows, n_records))
+    ideal_rows = min(min(ideal, MAX_BLOCK_BYTES) // record_bytes, n_records)
+    left = room - task.threads * layout.read_overhead_bytes
+    # A block being dealt a thread, or piles being served; and where rows are sorted, room for that.
+    # Rows that go straight to their batches are there so soon that threads wait for their user: one
+    # pile more keeps them busy, where it does not make piles smaller, nor leave little to be kept.
+    long = are_long(layout.row_bytes)
+    slabs, sorting = SLABS, 0 if long else task.threads
+    record_cost = _record_cost(task, record_bytes, max(task.threads, slabs) + sorting)
+    most_rows = max(left // 2 // record_cost, 1)
+    if long:
+        record_cost = _record_cost(task, record_bytes, max(task.threads, slabs + 1))
+        if ideal_rows * record_cost <= left * 2 // 3:
+            slabs, most_rows = slabs + 1, ideal_rows
+    n_buffers = max(task.threads, slabs) + sorting
+    target_rows = max(1, min(ideal_rows, most_rows))
     repeats = -(
         -n_records // max(layout.n_rows, 1)
     )  # records a row: more than one where rows are drawn again
@@ -164,11 +174,17 @@ def _geometry(
         n_piles=n_piles,
         pile_rows=pile_rows,
         buffer_rows=buffer_rows,
+        slabs=slabs,
         n_buffers=n_buffers,
         buffer_bytes=buffer_rows * (record_bytes + INDEX_BYTES),
         deal_bytes=buffer_rows * DEAL_BYTES,
         table_bytes=2 * table,
     )
+
+
+def _record_cost(task: Task, record_bytes: int, n_buffers: int) -> int:
+    """What a record more in each buffer holds."""
+    return n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
 
 
 def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
@@ -181,7 +197,8 @@ def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> flo
 
 def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
     machine = task.machine
-    cpu = n_records * (machine.sort_seconds + COLD * machine.of(name).take_seconds)
+    taking = 0 if are_long(task.layouts[name].row_bytes) else machine.of(name).take_seconds
+    cpu = n_records * (machine.sort_seconds + COLD * taking)
     reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
     if machine.is_cached(spilled, task.budget_bytes):
         return (cpu + COLD * reading) / task.threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -16,7 +17,7 @@ from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
 from epochal.stores.manifest import Manifest, crc32, differs
 from epochal.stores.memory import virtual_chunk_rows
-from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
+from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather, gather_into
 from epochal.stores.strings import pad_with_nuls
 
 __all__ = ["CompactSource", "ContiguousSource"]
@@ -146,6 +147,21 @@ class ContiguousSource:
         except (EOFError, OSError) as error:
             raise self._damage(int(rows.min()), int(np.ptp(rows)) + 1, str(error)) from error
         self._pad(out)
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+        """Read single rows into several arrays, with few calls of the system."""
+        check_rows(rows, self._layout.n_rows, self._facts.name)
+        row_bytes = self._layout.row_bytes
+        if gather_into(
+            self._file.checked(), self._facts.offset + rows * row_bytes, row_bytes, outs
+        ):
+            for out in outs:
+                self._pad(out)
+            return
+        at = 0
+        for out in outs:
+            self.read_rows(rows[at : at + len(out)], out)
+            at += len(out)
 
     def _pad(self, out: NDArray[Any]) -> None:
         if self._facts.paddings:

@@ -1,8 +1,9 @@
-"""Many small reads by one call of the system (Linux).
+"""Many reads by one call of the system (Linux).
 
 A row that lies alone is a read of its own. In Python that is a call, and a hand-over of the
 interpreter's lock, for each row; ``io_submit(2)`` takes a list of reads, which NumPy makes. The
 kernel carries them out one after another before it returns, for they go through the page cache.
+What a read brings may also be scattered over many places, as ``preadv`` does it.
 Where there is no such call (other systems, or a sandbox that forbids it), none of them is done.
 """
 
@@ -12,26 +13,29 @@ import ctypes
 import os
 import platform
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["submit"]
+__all__ = ["submit", "submit_vectors"]
 
-AT_ONCE = 128
+AT_ONCE = 256
 SYSTEM_CALLS = {"x86_64": (206, 209, 208), "aarch64": (0, 2, 4)}  # io_setup, _submit, _getevents
-# struct iocb and struct io_event of linux/aio_abi.h, of which 0 is the operation "pread".
+PREAD, PREADV = 0, 7
+# struct iocb and struct io_event of linux/aio_abi.h. For PREADV, `buffer` is an array of struct
+# iovec, and `n_bytes` how many there are. `data` comes back with the event: here, what is wanted.
 IOCB = np.dtype(
     {
-        "names": ["operation", "fd", "buffer", "n_bytes", "offset"],
-        "formats": ["u2", "u4", "u8", "u8", "i8"],
-        "offsets": [16, 20, 24, 32, 40],
+        "names": ["data", "operation", "fd", "buffer", "n_bytes", "offset"],
+        "formats": ["i8", "u2", "u4", "u8", "u8", "i8"],
+        "offsets": [0, 16, 20, 24, 32, 40],
         "itemsize": 64,
     }
 )
-EVENT = np.dtype([("data", "u8"), ("iocb", "u8"), ("result", "i8"), ("more", "i8")])
+EVENT = np.dtype([("data", "i8"), ("iocb", "u8"), ("result", "i8"), ("more", "i8")])
 
 
 class _Calls(NamedTuple):
@@ -52,14 +56,12 @@ class _Queue:
         self._pointers = self._reads.ctypes.data + 64 * np.arange(AT_ONCE, dtype=np.uint64)
         self._events = np.zeros(AT_ONCE, EVENT)
 
-    def run(
-        self, fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n_bytes: int
-    ) -> bool:
-        """Carry out up to `AT_ONCE` reads; False where one of them did not bring all its bytes."""
-        n = len(offsets)
-        reads = self._reads[:n]
-        reads["fd"], reads["n_bytes"] = fd, n_bytes
-        reads["offset"], reads["buffer"] = offsets, addresses
+    def room(self, n: int) -> NDArray[np.void]:
+        """Room for `n` reads, at most `AT_ONCE`, to be filled before `run`."""
+        return self._reads[:n]
+
+    def run(self, n: int) -> bool:
+        """Carry out the reads in `room`; False where one of them did not bring all its bytes."""
         taken = 0
         while taken < n:
             pointers = self._pointers.ctypes.data + 8 * taken
@@ -73,7 +75,8 @@ class _Queue:
                 self._context, taken - done, taken - done, self._events.ctypes.data, None
             )
             if got > 0:
-                good = good and bool((self._events["result"][:got] == n_bytes).all())
+                events = self._events[:got]
+                good = good and bool((events["result"] == events["data"]).all())
                 done += got
         return good
 
@@ -88,6 +91,41 @@ def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n
 
     Costs about 10 ns a read beside what the kernel does; holds some kilobytes a thread.
     """
+
+    def fill(reads: NDArray[np.void], some: slice) -> None:
+        reads["data"], reads["operation"], reads["fd"], reads["n_bytes"] = (
+            n_bytes,
+            PREAD,
+            fd,
+            n_bytes,
+        )
+        reads["offset"], reads["buffer"] = offsets[some], addresses[some]
+
+    return _submit(len(offsets), fill)
+
+
+def submit_vectors(
+    fds: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    vectors: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    n_bytes: NDArray[np.int64],
+) -> int:
+    """Read from each offset of the file beside it to ``counts[i]`` pieces of memory, of
+    ``n_bytes[i]`` bytes together, whose ``struct iovec`` are at the address ``vectors[i]``. Returns
+    what `submit` does. The kernel takes 1024 pieces a read.
+    """
+
+    def fill(reads: NDArray[np.void], some: slice) -> None:
+        reads["data"], reads["operation"], reads["fd"] = n_bytes[some], PREADV, fds[some]
+        reads["offset"], reads["buffer"] = offsets[some], vectors[some]
+        reads["n_bytes"] = counts[some]
+
+    return _submit(len(offsets), fill)
+
+
+def _submit(n: int, fill: Callable[[NDArray[np.void], slice], None]) -> int:
+    """Carry out `n` reads, which `fill` writes down some at a time; how many are done for sure."""
     calls = _calls()
     if calls is None:
         return 0
@@ -98,11 +136,12 @@ def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n
         queue = _Queue(calls)
     done = 0
     if queue.works:
-        for start in range(0, len(offsets), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            if not queue.run(fd, offsets[some], addresses[some], n_bytes):
+        for start in range(0, n, AT_ONCE):
+            stop = min(start + AT_ONCE, n)
+            fill(queue.room(stop - start), slice(start, stop))
+            if not queue.run(stop - start):
                 break
-            done = min(start + AT_ONCE, len(offsets))
+            done = stop
         idle.append(queue)
     return done
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from epochal.stores.codecs import Bytes
 from epochal.stores.descriptor import Handle
 from epochal.stores.file import Read
 from epochal.stores.many import submit
+from epochal.stores.source import Source
 
-__all__ = ["GATHER_BYTES", "byte_view", "check_rows", "gather"]
+__all__ = ["GATHER_BYTES", "byte_view", "check_rows", "gather", "gather_into", "read_rows_into"]
 
 GATHER_BYTES = 1 << 20  # what `gather` holds at most beside its arguments and a few integers a row
 SMALL_ROW_BYTES = 4096  # below, reading what lies between two rows costs less than a call for each
 GAP_BYTES = 8192
+LEAST_ALONE_BYTES = 512  # below, a read for each is more trouble than copying rows from a buffer
 SPAN_ROWS = 16  # a span of fewer is more trouble than a read for each
 
 
@@ -32,6 +35,47 @@ def check_rows(rows: NDArray[np.int64], n_rows: int, name: str) -> None:
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= n_rows):
         bad = rows[(rows < 0) | (rows >= n_rows)][0]
         raise RowError(f"asked for row {bad} of {name!r}, which has rows 0 to {n_rows - 1}")
+
+
+@runtime_checkable
+class _Into(Protocol):
+    """A source that has a quicker way to read rows into several arrays."""
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None: ...
+
+
+def read_rows_into(source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+    """Read single rows, ``(n_rows,)``, into several arrays, which together have room for as many:
+    in one go where the source can.
+    """
+    if isinstance(source, _Into):
+        source.read_rows_into(rows, outs)
+        return
+    at = 0
+    for out in outs:
+        source.read_rows(rows[at : at + len(out)], out)
+        at += len(out)
+
+
+def gather_into(
+    read: Read, positions: NDArray[np.int64], row_bytes: int, outs: Sequence[NDArray[Any]]
+) -> bool:
+    """Read the row at each byte position into its place in some arrays, all in few calls of the
+    system. False where that is not to be had, or would not pay: what is in the arrays then is
+    anybody's.
+    """
+    if not isinstance(read, Handle) or row_bytes < LEAST_ALONE_BYTES:
+        return False
+    slots = np.arange(max((len(out) for out in outs), default=0), dtype=np.uint64)
+    slots *= np.uint64(row_bytes)
+    ramps = [slots[: len(out)] + np.uint64(out.ctypes.data) for out in outs]
+    addresses = np.concatenate([np.empty(0, np.uint64), *ramps])
+    order = np.argsort(positions)
+    positions = positions[order]
+    close = np.count_nonzero(positions[1:] - positions[:-1] <= row_bytes + GAP_BYTES)
+    if row_bytes < SMALL_ROW_BYTES and 2 * close > len(positions):  # spans of many rows
+        return False
+    return submit(read.fd, positions, addresses[order], row_bytes) == len(positions)
 
 
 def gather(
@@ -50,24 +94,31 @@ def gather(
     """
     if len(positions) == 0:
         return
-    if (np.diff(positions) < 0).any():
-        order = np.argsort(positions, kind="stable")
+    steps = positions[1:] - positions[:-1]
+    if (steps < 0).any():
+        order = np.argsort(positions)
         positions, slots = positions[order], order if slots is None else slots[order]
-    if row_bytes < SMALL_ROW_BYTES:
-        _gather_small(read, positions, slots, row_bytes, out)
-    else:
+        steps = positions[1:] - positions[:-1]
+    if row_bytes >= SMALL_ROW_BYTES:
         _gather_large(read, positions, slots, row_bytes, out)
+    elif np.count_nonzero(steps <= row_bytes + GAP_BYTES) < SPAN_ROWS - 1:  # no span: the rule
+        slots = np.arange(len(positions)) if slots is None else slots
+        _gather_alone(read, positions, slots, row_bytes, out)
+    else:
+        _gather_small(read, positions, steps, slots, row_bytes, out)
 
 
 def _gather_small(
     read: Read,
     positions: NDArray[np.int64],
+    steps: NDArray[np.int64],
     slots: NDArray[np.int64] | None,
     row_bytes: int,
     out: Bytes,
 ) -> None:
-    """Read spans that hold many rows by way of a buffer, and the others into their slots."""
-    steps = np.diff(positions)
+    """Read spans that hold many rows by way of a buffer, and the others into their slots; `steps`
+    lead from one position to the next.
+    """
     cuts = np.flatnonzero((steps > row_bytes + GAP_BYTES) | (steps % row_bytes != 0)) + 1
     edges = np.concatenate(([0], cuts, [len(positions)]))
     counts = np.diff(edges)

@@ -1,0 +1,60 @@
+"""Memory of batches that nobody has any more, for batches to come.
+
+The C library gives large arrays that are freed back to the system, and the next ones come back as
+pages that the kernel must find and clear, one fault each: that takes as long as it does to fill
+them. Here memory is used again, once no array looks at it any more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Recycler"]
+
+LEAST_BYTES = 128 << 10  # the C library keeps what is smaller
+
+
+class Recycler:
+    """Arrays whose memory comes back when they and all views of them are gone.
+
+    One thread asks for arrays; any thread may let go of them. What is idle is never more than
+    `idle_bytes`, and never more than was in use at some time.
+    """
+
+    def __init__(self, idle_bytes: int = 0) -> None:
+        self.idle_bytes = idle_bytes
+        self._idle: dict[int, deque[NDArray[np.uint8]]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array with anything in it, which is whose it is until it is let go of."""
+        dtype = np.dtype(dtype)
+        n_bytes = prod(shape) * dtype.itemsize
+        if not LEAST_BYTES <= n_bytes <= self.idle_bytes:
+            return np.empty(shape, dtype)
+        idle = self._idle.setdefault(n_bytes, deque())
+        try:
+            memory = idle.pop()  # the latest: it may still be in a cache
+        except IndexError:
+            memory = np.empty(n_bytes, np.uint8)
+        # An array that owns nothing, over a memoryview: NumPy makes it the base of all its views,
+        # so it lives as long as any of them. It is what is watched.
+        watched = np.frombuffer(memory.data, np.uint8)
+        weakref.finalize(watched, self._take_back, memory).atexit = False
+        return watched.view(dtype).reshape(shape)
+
+    def _take_back(self, memory: NDArray[np.uint8]) -> None:
+        """Called by whoever lets go, on any thread: no locks."""
+        idle = self._idle.get(memory.nbytes)
+        if idle is not None and (len(idle) + 1) * memory.nbytes <= self.idle_bytes:
+            idle.append(memory)
+
+    def clear(self) -> None:
+        """Let go of what is idle; what comes back later is let go of, too."""
+        self._idle = {}
+        self.idle_bytes = 0
