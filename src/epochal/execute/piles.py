@@ -102,7 +102,8 @@ class SpoolFeed:
         self._loaded_to = 0
         self._starts = [0]  # place at which each pile begins, and the end
         self._straight = False
-        self._ways: deque[tuple[Future[list[Way]], int]] = deque()  # of the piles to come
+        # Of the piles to come: the pile, and where its way will be.
+        self._ways: deque[tuple[int, Future[list[Way]], int]] = deque()
         self._nowhere = np.empty(row_bytes, np.uint8)
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
@@ -281,9 +282,11 @@ class SpoolFeed:
 
     def _load_straight(self, pile: int, start: int, stop: int) -> StraightSlab:
         addresses = addresses_of(start, stop, self._rooms.within(start, stop), self._nowhere)
+        while self._ways and self._ways[0][0] < pile:  # passed over
+            self._ways.popleft()
         if not self._ways:
             self._find_ways(pile)
-        ways, number = self._ways.popleft()
+        _, ways, number = self._ways.popleft()
         rows = self._pool.submit(read_straight, self._spool, ways, number, addresses)
         if not self._ways:
             self._find_ways(pile + 1)
@@ -295,7 +298,7 @@ class SpoolFeed:
         if n_piles > 0:
             starts = self._starts[pile : pile + n_piles + 1]
             ways = self._pool.submit(ways_of, self._spool, pile, starts)
-            self._ways.extend((ways, number) for number in range(n_piles))
+            self._ways.extend((pile + number, ways, number) for number in range(n_piles))
 
     def _roll(self, following: Spool, pile: int, slab: BufferedSlab) -> None:
         slab.wait()
