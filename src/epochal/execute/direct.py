@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from epochal.execute.pool import Pool
-from epochal.execute.rooms import Rooms
+from epochal.execute.rooms import Rooms, array_maker
 from epochal.plan.order import Order
 from epochal.stores.rows import read_rows_into
 from epochal.stores.source import Source
@@ -35,7 +35,8 @@ class DirectFeed:
         self._order = order
         self._group = group
         self._pool = pool
-        self._rooms = Rooms(order.bounds, 0, order.n_batches, source.layout, pool.batches, None)
+        make = array_maker(order.bounds, source.layout, pool.batches)
+        self._rooms = Rooms(order.bounds, 0, order.n_batches, make)
         self._loads: deque[_Load] = deque()
 
     def begin(self) -> None:
@@ -63,8 +64,7 @@ class DirectFeed:
 
     def room(self, batch: int) -> NDArray[Any] | None:
         """The array that a batch's rows are read to."""
-        room = self._rooms.get(batch)
-        return None if room is None else room.array
+        return self._rooms.get(batch)
 
     def gather(self, ticket: Future[None], rows: Any, out: NDArray[Any]) -> None:
         """Wait for the read; there is nothing to copy."""

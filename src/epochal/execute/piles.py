@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from epochal.errors import ScratchError
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, as_bytes, wait
-from epochal.execute.rooms import Rooms
+from epochal.execute.rooms import Rooms, array_maker
 from epochal.execute.scratch import ScratchFile
 from epochal.execute.slabs import (
     BufferedSlab,
@@ -131,14 +131,9 @@ class SpoolFeed:
         ):
             self._next = self._new_spool(self._next_order, self._spool.n_piles)
             self._gave_pages = True
-        self._rooms = Rooms(
-            self._spool.dealer.places,
-            0,
-            self._order.n_batches,
-            self._layout,
-            self._pool.batches,
-            self._meter,
-        )
+        places = self._spool.dealer.places
+        make = array_maker(places, self._layout, self._pool.batches)
+        self._rooms = Rooms(places, 0, self._order.n_batches, make)
         self._straight = self._next is None and are_long(self._layout.row_bytes)
         if self._straight:
             self._buffers.drop_idle(keep=min(self._spool.n_kept, self.plan.slabs))
@@ -290,6 +285,7 @@ class SpoolFeed:
         rows = self._pool.submit(read_straight, self._spool, ways, number, addresses)
         if not self._ways:
             self._find_ways(pile + 1)
+        self._meter.hold((stop - start) * self._layout.row_bytes)
         return StraightSlab(start, stop, rows)
 
     def _find_ways(self, pile: int) -> None:
@@ -306,9 +302,8 @@ class SpoolFeed:
 
     def room(self, batch: int) -> NDArray[Any] | None:
         """The array that rows are read to, if any are; else None: they are gathered into any."""
-        room = self._rooms.get(batch)
         self._rooms.skip_to(batch + 1)
-        return None if room is None else room.array
+        return self._rooms.get(batch)
 
     def gather(self, ticket: list[tuple[Slab, int, int]], rows: Any, out: NDArray[Any]) -> None:
         """Gather a batch's rows from its piles."""
@@ -342,6 +337,7 @@ class SpoolFeed:
     def _drop(self, slab: Slab) -> None:
         slab.wait()
         if not isinstance(slab, BufferedSlab):
+            self._meter.hold((slab.start - slab.stop) * self._layout.row_bytes)
             return
         if slab.roll is not None:
             try:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,8 @@ from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pieces import copy_pieces
 from epochal.execute.pool import Pool, wait
+from epochal.execute.recycle import Recycler
+from epochal.execute.rooms import Room, Rooms
 from epochal.layout import RaggedLayout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
@@ -25,10 +26,10 @@ from epochal.stores.ragged import RaggedSource
 from epochal.stores.store import Source
 
 __all__ = [
+    "BlockMaker",
     "RaggedResidentFeed",
     "RaggedStreamFeed",
     "RaggedWindowFeed",
-    "Rooms",
     "Slab",
     "items_of",
     "new_block",
@@ -37,27 +38,28 @@ __all__ = [
 Numbers = NDArray[np.int64]
 
 
-def new_block(layout: RaggedLayout, offsets: Numbers) -> Block:
+def new_block(layout: RaggedLayout, offsets: Numbers, recycler: Recycler | None = None) -> Block:
     """Room for rows that begin at `offsets`, which are the block's own from now on."""
-    items = int(offsets[-1])
+    items, empty = int(offsets[-1]), np.empty if recycler is None else recycler.empty
     columns = tuple(
-        np.empty((items, *column.row_shape), column.dtype) for column in layout.columns.values()
+        empty((items, *column.row_shape), column.dtype) for column in layout.columns.values()
     )
     return Block(columns, offsets, layout.n_columns)
 
 
-class Rooms:
-    """The arrays of batches: how long each row at each position is, is known beforehand."""
+class BlockMaker:
+    """Makes the arrays of batches: how long each row at each position is, is known beforehand."""
 
-    def __init__(self, layout: RaggedLayout, order: Order, start: int) -> None:
+    def __init__(self, layout: RaggedLayout, order: Order, start: int, recycler: Recycler) -> None:
         self.start = start
         self.ends = item_ends(order, layout, start)
-        self._layout, self._order = layout, order
+        self._layout, self._order, self._recycler = layout, order, recycler
 
     def make(self, batch: int) -> Block:
         """Room for the rows of a batch."""
         low, high = (position - self.start for position in self._order.bounds(batch))
-        return new_block(self._layout, self.ends[low : high + 1] - self.ends[low])
+        offsets = self.ends[low : high + 1] - self.ends[low]
+        return new_block(self._layout, offsets, self._recycler)
 
 
 def items_of(source: Source, start: int, stop: int, pool: Pool) -> tuple[NDArray[Any], int, int]:
@@ -168,10 +170,10 @@ class RaggedWindowFeed:
         self.plan = plan
         self._source, self._order = source, order
         self._pool, self._meter = pool, meter
-        self._rooms = Rooms(source.layout, order, start)
+        self._blocks = BlockMaker(source.layout, order, start, pool.batches)
         self._starts = cut_windows_items(
             order,
-            self._rooms.ends,
+            self._blocks.ends,
             start,
             plan.window_items,
             whole_batches=not plan.windows_ahead,
@@ -198,7 +200,7 @@ class RaggedWindowFeed:
 
     def room(self, batch: int) -> Block:
         """Arrays for a batch."""
-        return self._rooms.make(batch)
+        return self._blocks.make(batch)
 
     def gather(self, ticket: list[tuple[_Load, int, int]], rows: Any, out: Any) -> None:
         """Copy a batch's rows from its windows."""
@@ -232,7 +234,7 @@ class RaggedWindowFeed:
         start, stop = self._starts[self._next : self._next + 2]
         self._next += 1
         load = _Load(self._source, self._order, start, stop, self.plan.run_items, self._pool)
-        low, high = self._rooms.ends[[start - self._rooms.start, stop - self._rooms.start]]
+        low, high = self._blocks.ends[[start - self._blocks.start, stop - self._blocks.start]]
         self._meter.hold(int(high - low) * self._source.layout.item_bytes)
         self._loads.append(load)
 
@@ -253,7 +255,7 @@ class RaggedResidentFeed:
         self.plan = plan
         self._source, self._order = source, order
         self._pool, self._meter = pool, meter
-        self._rooms = Rooms(source.layout, order, start)
+        self._blocks = BlockMaker(source.layout, order, start, pool.batches)
         self._columns = list(source.columns.values())
         self._slab = kept
         self._futures: list[Future[None]] = []
@@ -281,7 +283,7 @@ class RaggedResidentFeed:
 
     def room(self, batch: int) -> Block:
         """Arrays for a batch."""
-        return self._rooms.make(batch)
+        return self._blocks.make(batch)
 
     def gather(self, ticket: Numbers, rows: Any, out: Any) -> None:
         """Copy a batch's rows from memory."""
@@ -304,14 +306,6 @@ class RaggedResidentFeed:
         return self._slab if done else None
 
 
-class _Room(NamedTuple):
-    """The arrays of one batch, which holds the positions ``[start, stop)``."""
-
-    start: int
-    stop: int
-    block: Block
-
-
 class RaggedStreamFeed:
     """Feeds batches of an order that follows the file: runs of chunks, each decoded once, straight
     to the arrays of the batches that their rows belong to.
@@ -331,16 +325,14 @@ class RaggedStreamFeed:
         self._pool, self._meter = pool, meter
         self._start = start
         layout = source.layout
-        self._rooms_of = Rooms(layout, order, start)
+        make = BlockMaker(layout, order, start, pool.batches).make
+        self._rooms = Rooms(order.bounds, order.batch_at(start), order.n_batches, make, meter)
         rows = order.row_array(start, order.n_positions)
         self._begins, self._ends = layout.offsets[rows], layout.offsets[rows + 1]
         self._columns = list(source.columns.values())
         self._runs = [self._runs_of(column.layout) for column in self._columns]
         self._reached = [0] * len(self._columns)  # items read, of each column
         self._loads: deque[tuple[int, int, Future[None]]] = deque()  # first and last item
-        self._rooms: dict[int, _Room] = {}
-        batches = range(order.n_batches)
-        self._next_room = bisect_right(batches, start, key=lambda b: order.bounds(b)[1])
 
     def _runs_of(self, layout: Any) -> Iterator[tuple[int, int]]:
         return runs_of(touched(layout, self._begins, self._ends), layout, self.plan.run_items)
@@ -352,7 +344,7 @@ class RaggedStreamFeed:
     def admit(self, batch: int, must: bool) -> list[Future[None]] | None:
         """The reads that a batch waits for."""
         start, stop = (position - self._start for position in self._order.bounds(batch))
-        self._make_rooms(stop)
+        self._rooms.within(0, stop + self._start)
         # Rows without items are asked for nothing.
         first = int(self._begins[start:stop].min(initial=1 << 62))
         last = int(self._ends[start:stop].max(initial=0))
@@ -365,7 +357,9 @@ class RaggedStreamFeed:
 
     def room(self, batch: int) -> Block:
         """The arrays that the reads of an admitted batch fill."""
-        return self._rooms[batch].block
+        block = self._rooms.get(batch)
+        assert block is not None
+        return block
 
     def gather(self, ticket: list[Future[None]], rows: Any, out: Any) -> None:
         """Wait for the reads; there is nothing to copy."""
@@ -376,8 +370,7 @@ class RaggedStreamFeed:
         stop = self._order.bounds(batch)[1] - self._start
         done = int(self._begins[stop]) if stop < len(self._begins) else 1 << 62
         self._loads = deque(load for load in self._loads if load[1] > done or not load[2].done())
-        for served in [b for b in self._rooms if b <= batch]:
-            self._meter.hold(-self._rooms.pop(served).block.nbytes)
+        self._rooms.retire(batch)
         self._read_ahead()
 
     def leave(self) -> None:
@@ -407,40 +400,29 @@ class RaggedStreamFeed:
         first, last = column.layout.bounds(run[0])[0], column.layout.bounds(run[1] - 1)[1]
         low = int(np.searchsorted(self._ends, first, "right"))
         high = int(np.searchsorted(self._begins, last, "left"))
-        self._make_rooms(high)
+        # All of them up to there are made: one may have nothing but rows without items.
         rooms = [
             room
-            for room in self._rooms.values()
-            if room.start < high + self._start and room.stop > low + self._start
+            for room in self._rooms.within(0, high + self._start)
+            if room.stop > low + self._start
         ]
         future = self._pool.submit(self._read, number, run, rooms)
         self._loads.append((first, last, future))
         self._reached[number] = last
         return True
 
-    def _make_rooms(self, stop: int) -> None:
-        """Rooms for all batches that begin before a position, counted from the start."""
-        while self._next_room < self._order.n_batches:
-            start, end = self._order.bounds(self._next_room)
-            if start - self._start >= stop:
-                return
-            block = self._rooms_of.make(self._next_room)
-            self._rooms[self._next_room] = _Room(start, end, block)
-            self._meter.hold(block.nbytes)
-            self._next_room += 1
-
-    def _read(self, number: int, run: tuple[int, int], rooms: list[_Room]) -> None:
+    def _read(self, number: int, run: tuple[int, int], rooms: list[Room[Block]]) -> None:
         items, first, last = items_of(self._columns[number], *run, self._pool)
         for room in rooms:
             low, high = room.start - self._start, room.stop - self._start
             begins = np.clip(self._begins[low:high], first, last)
             ends = np.clip(self._ends[low:high], first, last)
-            places = room.block.offsets[:-1] + begins - self._begins[low:high]
+            places = room.array.offsets[:-1] + begins - self._begins[low:high]
             some = ends > begins
             copy_pieces(
                 items,
                 begins[some] - first,
-                room.block.columns[number],
+                room.array.columns[number],
                 places[some],
                 (ends - begins)[some],
             )

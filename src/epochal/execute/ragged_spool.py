@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from epochal.execute.meter import Meter
 from epochal.execute.pieces import copy_pieces
 from epochal.execute.pool import Pool, wait
-from epochal.execute.ragged import Rooms, items_of
+from epochal.execute.ragged import BlockMaker, items_of
+from epochal.execute.rooms import Room, Rooms, cut
 from epochal.execute.scratch import ScratchFile, bytes_of
+from epochal.execute.vector import scattered
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
 from epochal.plan.ragged import SLABS, cut_items, runs_of, touched
@@ -30,7 +33,7 @@ from epochal.plan.spool import are_long
 from epochal.ragged import Block
 from epochal.stores.ragged import RaggedSource
 
-__all__ = ["RaggedSpoolFeed"]
+__all__ = ["KeptScratch", "RaggedSpoolFeed"]
 
 Numbers = NDArray[np.int64]
 Arrays = tuple[NDArray[Any], ...]
@@ -82,11 +85,13 @@ class _Places:
 
 
 class _Slab(NamedTuple):
-    """A pile in memory, or on its way there: positions ``[start, stop)``."""
+    """A pile in memory, or on its way there, or with no `columns`, straight to its batches:
+    positions ``[start, stop)``.
+    """
 
     start: int
     stop: int
-    columns: Arrays
+    columns: Arrays | None
     ready: Future[None] | None
 
 
@@ -104,6 +109,18 @@ class _Column:
         self.at = np.zeros((n_spilled, len(self.runs)), dtype=np.int64)
 
 
+@dataclass
+class KeptScratch:
+    """What an epoch leaves to the next: space, which is quicker to write again than new."""
+
+    scratch: ScratchFile
+    nbytes: int = 0  # of memory
+
+    def close(self) -> None:
+        """Free it."""
+        self.scratch.close()
+
+
 class RaggedSpoolFeed:
     """Feeds batches from piles; each epoch deals the file again."""
 
@@ -116,15 +133,18 @@ class RaggedSpoolFeed:
         pool: Pool,
         meter: Meter,
         folder: Path,
+        kept: KeptScratch | None = None,
     ) -> None:
         self.plan = plan
         self._layout = source.layout
         self._order, self._start = order, start
         self._pool, self._meter, self._folder = pool, meter, folder
-        self._rooms = Rooms(source.layout, order, start)
+        self._blocks = BlockMaker(source.layout, order, start, pool.batches)
         self._sources = list(source.columns.values())
-        self._scratch: ScratchFile | None = None
+        self._scratch: ScratchFile | None = kept.scratch if kept else None
         self._kept: list[Arrays] = []
+        places, first = order.bounds, order.batch_at(start)
+        self._rooms = Rooms(places, first, order.n_batches, self._blocks.make)
         self._slabs: deque[_Slab] = deque()
         self._free: list[Arrays] = []
         self._held = 0
@@ -134,20 +154,23 @@ class RaggedSpoolFeed:
 
     def begin(self) -> None:
         """Deal every row."""
-        ends = self._rooms.ends
+        ends = self._blocks.ends
         starts = cut_items(ends, self.plan.window_items)
         rows = self._order.row_array(self._start, self._order.n_positions)
         self._places = places = _Places(rows, self._layout.offsets, ends, starts)
         self._starts = (self._start + starts).tolist()
         kept = min(self.plan.piles_kept, len(starts) - 1)
         self._n_kept = kept
+        narrowest = min(source.layout.row_bytes for source in self._sources)
+        self._straight = are_long(int(ends[-1]) * narrowest // max(len(rows), 1))
         self._kept = [self._arrays(int(n)) for n in places.pile_items[:kept]]
         self._hold(int(places.pile_items[:kept].sum()) * self._layout.item_bytes)
         self._columns = [
             _Column(source, places, self.plan.run_items, kept) for source in self._sources
         ]
         if kept < len(starts) - 1:
-            self._scratch = ScratchFile(self._folder)
+            self._scratch = self._scratch or ScratchFile(self._folder)
+            self._scratch.restart()
         wait(
             [
                 self._pool.submit(self._deal, number, block)
@@ -217,7 +240,7 @@ class RaggedSpoolFeed:
         """Piles that hold a batch, and which positions of each."""
         start, stop = self._order.bounds(batch)
         while self._starts[self._next] < stop:
-            if not must and len(self._slabs) >= SLABS:
+            if not must and self._n_read >= SLABS:
                 return None
             self._load()
         return [
@@ -227,8 +250,13 @@ class RaggedSpoolFeed:
         ]
 
     def _read_ahead(self) -> None:
-        while len(self._slabs) < SLABS and self._next < len(self._starts) - 1:
+        while self._n_read < SLABS and self._next < len(self._starts) - 1:
             self._load()
+
+    @property
+    def _n_read(self) -> int:
+        """Piles that were or are read: those that were kept need no room of their own."""
+        return sum(slab.ready is not None for slab in self._slabs)
 
     def _load(self) -> None:
         """Start reading the next pile, unless it is here."""
@@ -238,6 +266,12 @@ class RaggedSpoolFeed:
         if pile < self._n_kept:
             self._slabs.append(_Slab(start, stop, self._kept[pile], None))
             self._kept[pile] = ()
+            return
+        if self._straight:
+            rooms = self._rooms.within(start, stop)
+            ready = self._pool.submit(self._bring_straight, pile, start, stop, rooms)
+            self._hold(int(self._places.pile_items[pile]) * self._layout.item_bytes)
+            self._slabs.append(_Slab(start, stop, None, ready))
             return
         columns = self._free.pop() if self._free else self._spare()
         ready = self._pool.submit(self._bring, pile, columns)
@@ -260,9 +294,28 @@ class RaggedSpoolFeed:
                 self._scratch.read(array[first:last], int(at[block]))
                 first = last
 
+    def _bring_straight(self, pile: int, start: int, stop: int, rooms: list[Room[Block]]) -> None:
+        """Read a pile's rows to their batches."""
+        assert self._scratch is not None
+        rows = self._order.row_array(start, stop)
+        by_row = np.argsort(rows)
+        offsets = self._layout.offsets
+        ends = np.cumsum((offsets[rows + 1] - offsets[rows])[by_row])
+        for number, column in enumerate(self._columns):
+            self._pool.check()
+            row_bytes = column.source.layout.row_bytes
+            items, at = column.items[pile - self._n_kept], column.at[pile - self._n_kept]
+            blocks = np.flatnonzero(items)
+            addresses = _addresses(rooms, start, stop, number, row_bytes)[by_row]
+            cuts = np.cumsum(items[blocks]) * row_bytes
+            pieces, counts = scattered(ends * row_bytes, cuts, addresses)
+            self._scratch.read_pieces(at[blocks], counts, pieces)
+
     def room(self, batch: int) -> Block:
-        """Arrays for a batch."""
-        return self._rooms.make(batch)
+        """Arrays for a batch: those that rows are read to, if any are."""
+        self._rooms.skip_to(batch + 1)
+        block = self._rooms.get(batch)
+        return self._blocks.make(batch) if block is None else block
 
     def gather(self, ticket: list[tuple[_Slab, int, int]], rows: Any, out: Any) -> None:
         """Copy a batch's rows from its piles."""
@@ -270,6 +323,9 @@ class RaggedSpoolFeed:
         for slab, low, high in ticket:
             if slab.ready is not None:
                 slab.ready.result()
+            if slab.columns is None:
+                place += high - low
+                continue
             chosen = self._order.row_array(low, high)
             begins = self._places.first[chosen]
             places = out.offsets[place : place + len(chosen)]
@@ -280,10 +336,11 @@ class RaggedSpoolFeed:
 
     def retire(self, batch: int) -> None:
         """Let go of piles that are served, and read on."""
+        self._rooms.retire(batch)
         stop = self._order.bounds(batch)[1]
         while self._slabs and self._slabs[0].stop <= stop:
             slab = self._slabs.popleft()
-            if slab.ready is None:
+            if slab.ready is None or slab.columns is None:
                 pile = bisect_right(self._starts, slab.start) - 1
                 self._hold(-int(self._places.pile_items[pile]) * self._layout.item_bytes)
             else:
@@ -291,9 +348,11 @@ class RaggedSpoolFeed:
                 self._free.append(slab.columns)
         self._read_ahead()
 
-    def leave(self) -> None:
-        """Nothing is kept: the next epoch deals the file again."""
+    def leave(self) -> KeptScratch | None:
+        """The scratch, to be written again: the next epoch deals the file anew."""
+        scratch, self._scratch = self._scratch, None
         self._close()
+        return None if scratch is None else KeptScratch(scratch)
 
     def salvage(self) -> None:
         """Nothing is kept."""
@@ -301,11 +360,26 @@ class RaggedSpoolFeed:
 
     def _close(self) -> None:
         self._slabs.clear()
+        self._rooms.clear()
         self._free, self._kept = [], []
         self._hold(-self._held)
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
+
+
+def _addresses(
+    rooms: list[Room[Block]], start: int, stop: int, number: int, row_bytes: int
+) -> NDArray[np.uint64]:
+    """Where in memory a column's items of the row at each of the positions ``[start, stop)``
+    begin.
+    """
+    addresses = np.zeros(stop - start, dtype=np.uint64)
+    for room, low, high in cut(rooms, start, stop):
+        first = room.array.offsets[low - room.start : high - room.start] * row_bytes
+        base = room.array.columns[number].ctypes.data
+        addresses[low - start : high - start] = first.view(np.uint64) + np.uint64(base)
+    return addresses
 
 
 def _heads(piles: Numbers) -> Numbers:

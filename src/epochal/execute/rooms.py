@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -12,18 +12,28 @@ from epochal.execute.meter import Meter
 from epochal.execute.recycle import Recycler
 from epochal.layout import Layout
 
-__all__ = ["Room", "Rooms", "cut", "room_at"]
+__all__ = ["Room", "Rooms", "array_maker", "cut", "room_at"]
 
 
-class Room(NamedTuple):
-    """The array of one batch, which holds the places ``[start, stop)`` of an order."""
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Sized)
+
+
+class Room(NamedTuple, Generic[T]):
+    """What one batch's rows go to, of the places ``[start, stop)`` of an order: an array, or a
+    `Block`.
+    """
 
     start: int
     stop: int
-    array: NDArray[Any]
+    array: T
 
 
-class Rooms:
+class Rooms(Generic[T]):
     """Rooms of the batches from one on, made in order; one thread makes them and lets them go.
 
     Parameters
@@ -32,9 +42,10 @@ class Rooms:
         Places of a batch by its number, half-open; they rise with the batch.
     first, n_batches
         The first batch that is to have a room, and how many batches there are.
+    make
+        What a batch's rows go to.
     meter
-        Counts rooms as held; None where they are no more than the batches ahead, which are
-        counted from the start.
+        Counts rooms as held; None where they are counted otherwise.
     """
 
     def __init__(
@@ -42,39 +53,32 @@ class Rooms:
         places: Callable[[int], tuple[int, int]],
         first: int,
         n_batches: int,
-        layout: Layout,
-        recycler: Recycler,
-        meter: Meter | None,
+        make: Callable[[int], T],
+        meter: Meter | None = None,
     ) -> None:
         self._places = places
         self._next, self._n_batches = first, n_batches
-        self._layout = layout
-        self._recycler = recycler
+        self._make = make
         self._meter = meter
-        self._rooms: dict[int, Room] = {}
+        self._rooms: dict[int, Room[T]] = {}
 
-    def within(self, start: int, stop: int) -> list[Room]:
+    def within(self, start: int, stop: int) -> list[Room[T]]:
         """Rooms that have some of the places ``[start, stop)``, in order; made if need be."""
-        while self._next < self._n_batches and self._places(self._next)[0] < stop:
-            if self._places(self._next)[1] > start:
-                self._make(self._next)
+        while self._next < self._n_batches:
+            low, high = self._places(self._next)
+            if low >= stop:
+                break
+            if high > start:
+                made = self._make(self._next)
+                self._rooms[self._next] = Room(low, high, made)
+                self._hold(made.nbytes)
             self._next += 1
         return [room for room in self._rooms.values() if room.start < stop and room.stop > start]
 
-    def _make(self, batch: int) -> None:
-        start, stop = self._places(batch)
-        shape = stop - start, *self._layout.row_shape
-        array = self._recycler.empty(shape, self._layout.dtype)
-        self._rooms[batch] = Room(start, stop, array)
-        self._hold(array.nbytes)
-
-    def _hold(self, n_bytes: int) -> None:
-        if self._meter is not None:
-            self._meter.hold(n_bytes)
-
-    def get(self, batch: int) -> Room | None:
-        """A batch's room, if it has one."""
-        return self._rooms.get(batch)
+    def get(self, batch: int) -> T | None:
+        """What a batch's rows go to, if it has a room."""
+        room = self._rooms.get(batch)
+        return None if room is None else room.array
 
     def skip_to(self, batch: int) -> None:
         """Make none for the batches before this one."""
@@ -89,13 +93,29 @@ class Rooms:
         """Let go of all."""
         self.retire(self._n_batches)
 
+    def _hold(self, n_bytes: int) -> None:
+        if self._meter is not None:
+            self._meter.hold(n_bytes)
 
-def room_at(rooms: list[Room], place: int) -> Room:
+
+def array_maker(
+    places: Callable[[int], tuple[int, int]], layout: Layout, recycler: Recycler
+) -> Callable[[int], NDArray[Any]]:
+    """What makes the arrays of batches of a source."""
+
+    def make(batch: int) -> NDArray[Any]:
+        start, stop = places(batch)
+        return recycler.empty((stop - start, *layout.row_shape), layout.dtype)
+
+    return make
+
+
+def room_at(rooms: Sequence[Room[T]], place: int) -> Room[T]:
     """The room that holds a place."""
     return rooms[bisect_right(rooms, place, key=lambda room: room.stop)]
 
 
-def cut(rooms: list[Room], start: int, stop: int) -> list[tuple[Room, int, int]]:
+def cut(rooms: Sequence[Room[T]], start: int, stop: int) -> list[tuple[Room[T], int, int]]:
     """Places ``[start, stop)``, room by room."""
     first = bisect_right(rooms, start, key=lambda room: room.stop)
     parts = []

@@ -17,7 +17,7 @@ from epochal.execute.meter import Meter
 from epochal.execute.piles import KeptSpool, SpoolFeed
 from epochal.execute.pool import Pool
 from epochal.execute.ragged import RaggedResidentFeed, RaggedStreamFeed, RaggedWindowFeed
-from epochal.execute.ragged_spool import RaggedSpoolFeed
+from epochal.execute.ragged_spool import KeptScratch, RaggedSpoolFeed
 from epochal.execute.resident import ResidentFeed
 from epochal.execute.skip import Ledger
 from epochal.execute.stream import StreamFeed
@@ -270,7 +270,7 @@ class Run:
 def discard(kept: Mapping[str, Any]) -> None:
     """Let go of what was kept: scratch is freed at once."""
     for one in kept.values():
-        if isinstance(one, KeptSpool):
+        if isinstance(one, KeptSpool | KeptScratch):
             one.close()
 
 
@@ -323,5 +323,5 @@ def _ragged_feed(
         return RaggedStreamFeed(plan, source, order, start, pool, meter)
     if plan.kind == "ragged spool":
         assert scratch is not None
-        return RaggedSpoolFeed(plan, source, order, start, pool, meter, scratch)
+        return RaggedSpoolFeed(plan, source, order, start, pool, meter, scratch, kept)
     return RaggedWindowFeed(plan, source, order, start, pool, meter)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
 
 Rows = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Addresses = NDArray[np.uint64]
 
 
 class Slab(Protocol):
@@ -151,7 +152,9 @@ def _way_by_heads(spool: Spool, segments: list[Segment], start: int, count: int)
     return Way(segments, places, heads[index, 1].view(np.int64))
 
 
-def addresses_of(start: int, stop: int, rooms: list[Room], nowhere: Bytes) -> NDArray[np.uint64]:
+def addresses_of(
+    start: int, stop: int, rooms: list[Room[NDArray[Any]]], nowhere: Bytes
+) -> NDArray[np.uint64]:
     """Where in memory the row of each of the places ``[start, stop)`` goes; to `nowhere`, of one
     row's bytes, if no room wants it.
     """
@@ -164,9 +167,7 @@ def addresses_of(start: int, stop: int, rooms: list[Room], nowhere: Bytes) -> ND
     return addresses
 
 
-def read_straight(
-    spool: Spool, ways: Future[list[Way]], number: int, addresses: NDArray[np.uint64]
-) -> Rows:
+def read_straight(spool: Spool, ways: Future[list[Way]], number: int, addresses: Addresses) -> Rows:
     """Read the rows of one of some piles from scratch to their addresses; returns the file rows of
     its places.
     """

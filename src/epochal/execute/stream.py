@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, wait
-from epochal.execute.rooms import Room, Rooms, cut, room_at
+from epochal.execute.rooms import Room, Rooms, array_maker, cut, room_at
 from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
@@ -22,6 +21,8 @@ from epochal.plan.windows import Read, cut_stream, in_file_order, reads_of
 from epochal.stores.store import Source
 
 __all__ = ["StreamFeed"]
+
+ArrayRoom = Room[NDArray[Any]]
 
 
 class _Load(NamedTuple):
@@ -55,14 +56,8 @@ class StreamFeed:
         self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
         self._loads: deque[_Load] = deque()
         self._loaded_to = start
-        first = 0 if start == 0 else self._batch_at(start)
-        self._rooms = Rooms(
-            order.bounds, first, order.n_batches, source.layout, pool.batches, meter
-        )
-
-    def _batch_at(self, position: int) -> int:
-        batches = range(self._order.n_batches)
-        return bisect_right(batches, position, key=lambda batch: self._order.bounds(batch)[1])
+        make = array_maker(order.bounds, source.layout, pool.batches)
+        self._rooms = Rooms(order.bounds, order.batch_at(start), order.n_batches, make, meter)
 
     def begin(self) -> None:
         """Start reading."""
@@ -79,9 +74,9 @@ class StreamFeed:
 
     def room(self, batch: int) -> NDArray[Any]:
         """The array that the reads of an admitted batch fill."""
-        room = self._rooms.get(batch)
-        assert room is not None
-        return room.array
+        array = self._rooms.get(batch)
+        assert array is not None
+        return array
 
     def gather(self, ticket: list[Future[None]], rows: Any, out: NDArray[Any]) -> None:
         """Wait for the reads; there is nothing to copy."""
@@ -116,7 +111,7 @@ class StreamFeed:
         self._loads.append(_Load(start, stop, self._pool.submit(self._read, start, stop, rooms)))
         self._loaded_to = stop
 
-    def _read(self, start: int, stop: int, rooms: list[Room]) -> None:
+    def _read(self, start: int, stop: int, rooms: list[ArrayRoom]) -> None:
         rows = self._order.rows(start, stop)
         whole = None if self.plan.alone else _whole_chunks(rows, self._source.layout)
         reads = [whole] if whole is not None else self._planned(rows)
@@ -137,13 +132,13 @@ class StreamFeed:
         run_bytes, alone = self.plan.run_bytes, self.plan.alone
         return reads_of(ordered, self._source.layout, run_bytes=run_bytes, alone=alone)
 
-    def _read_alone(self, read: Read, at: int, rooms: list[Room]) -> None:
+    def _read_alone(self, read: Read, at: int, rooms: list[ArrayRoom]) -> None:
         assert read.rows is not None
         for room, low, high in cut(rooms, at, at + read.n_slots):
             rows = read.rows[low - at : high - at]
             self._source.read_rows(rows, room.array[low - room.start : high - room.start])
 
-    def _read_whole(self, read: Read, at: int, rooms: list[Room]) -> None:
+    def _read_whole(self, read: Read, at: int, rooms: list[ArrayRoom]) -> None:
         """Chunks of which every row is wanted: straight into a batch's array where many end in it,
         else by way of a block that stays in the cache (a call for each chunk would cost more). From
         afar, what is read together counts for more than a copy.
@@ -172,7 +167,10 @@ class StreamFeed:
 
     @staticmethod
     def _put(
-        block: NDArray[Any], at: int, rows: NDArray[np.int64] | None, rooms: list[Room]
+        block: NDArray[Any],
+        at: int,
+        rows: NDArray[np.int64] | None,
+        rooms: list[ArrayRoom],
     ) -> None:
         """Copy a block, or some rows of it, to the positions from `at` on."""
         n_rows = len(block) if rows is None else len(rows)

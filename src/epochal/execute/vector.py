@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IOV_MAX", "Vector", "left_of", "read_vector", "vector_of", "write_vector"]
+__all__ = ["IOV_MAX", "Vector", "left_of", "read_vector", "scattered", "vector_of", "write_vector"]
 
 IOV_MAX = 1024
 
@@ -36,6 +36,45 @@ def vector_of(
     vector[:, 0] += np.uint64(array.ctypes.data)
     vector[:, 1] = n_bytes
     return vector[vector[:, 1] > 0] if np.any(vector[:, 1] == 0) else vector
+
+
+def scattered(
+    ends: NDArray[np.int64], cuts: NDArray[np.int64], addresses: NDArray[np.uint64]
+) -> tuple[Vector, NDArray[np.int64]]:
+    """Pieces of memory for rows of varying length that lie one after another in a stream of bytes,
+    which itself lies in segments.
+
+    Parameters
+    ----------
+    ends
+        Where each row ends in the stream, ``(n_rows,)``.
+    cuts
+        Where each segment ends in it, rising, ``(n_segments,)``; the last is the end of the stream.
+    addresses
+        Where in memory each row begins, ``(n_rows,)``.
+
+    Returns
+    -------
+    The pieces, and how many of them each segment has, ``(n_segments,)``: a row that a segment ends
+    and the next begins is two.
+
+    >>> pieces, counts = scattered(np.array([5, 5, 9]), np.array([3, 9]), np.array([100, 0, 200]))
+    >>> pieces.tolist(), counts.tolist()
+    ([[100, 3], [103, 2], [200, 4]], [1, 2])
+    """
+    edges = np.union1d(ends, cuts)
+    starts = np.concatenate([[0], edges[:-1]])
+    lengths = edges - starts
+    some = lengths > 0
+    starts, lengths = starts[some], lengths[some]
+    rows = np.searchsorted(ends, starts, "right")
+    begins = np.concatenate([[0], ends[:-1]])[rows]
+    pieces = np.empty((len(starts), 2), dtype=np.uint64)
+    pieces[:, 0] = addresses[rows]
+    pieces[:, 0] += (starts - begins).view(np.uint64)
+    pieces[:, 1] = lengths
+    reached = np.searchsorted(starts, cuts)
+    return pieces, np.diff(reached, prepend=0)
 
 
 def write_vector(fd: int, vector: Vector, at: int) -> int:

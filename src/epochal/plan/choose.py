@@ -10,7 +10,7 @@ from epochal.layout import Layout, RaggedLayout
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order
 from epochal.plan.plan import Candidate, Plan, Prediction
-from epochal.plan.ragged import RAGGED_STRATEGIES, batch_items, item_ends
+from epochal.plan.ragged import RAGGED_STRATEGIES, item_ends, most_items
 from epochal.plan.resident import plan_resident
 from epochal.plan.spool import plan_spool
 from epochal.plan.task import Infeasible, Part, Task
@@ -164,12 +164,13 @@ def _batch_rows(order: Order) -> int:
 def _batch_bytes(
     order: Order, layouts: Mapping[str, Layout | RaggedLayout], start_batch: int
 ) -> int:
-    """Bytes of the largest batch; where rows differ in length, of this epoch."""
+    """Bytes of the largest batch of any epoch."""
     n_rows = _batch_rows(order)
     total = 0
     for layout in layouts.values():
         if isinstance(layout, RaggedLayout):
-            items = batch_items(item_ends(order, layout, _start(order, start_batch)), n_rows)
+            ends = item_ends(order, layout, _start(order, start_batch))
+            items = most_items(order, layout, ends, n_rows)
             total += items * layout.item_bytes + 8 * (n_rows + 1)
         else:
             total += n_rows * layout.row_bytes

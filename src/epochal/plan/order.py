@@ -6,6 +6,7 @@ A scheme counts the rows of what it was given: the whole dataset or a view of it
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class Order:
     def bounds(self, batch: int) -> tuple[int, int]:
         """Positions of one batch, half-open."""
         return self.scheme.bounds(batch)
+
+    def batch_at(self, position: int) -> int:
+        """The first batch that ends behind a position."""
+        batches = range(self.n_batches)
+        return bisect_right(batches, position, key=lambda batch: self.bounds(batch)[1])
 
     def rows(self, start: int, stop: int) -> slice | Rows:
         """File rows at the positions ``[start, stop)``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
-from math import isqrt
+from math import isqrt, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ __all__ = [
     "cut_items",
     "cut_windows_items",
     "item_ends",
+    "most_items",
     "runs_of",
     "touched",
     "view_rows",
@@ -68,6 +69,26 @@ def batch_items(ends: Numbers, batch_rows: int) -> int:
     if len(ends) <= batch_rows:
         return int(ends[-1])
     return int((ends[batch_rows:] - ends[:-batch_rows]).max())
+
+
+def most_items(order: Order, layout: RaggedLayout, ends: Numbers, batch_rows: int) -> int:
+    """Items of the largest batch of this epoch, and of any other as far as can be said: a plan must
+    hold for all of them.
+
+    That of consecutive rows is known; that of rows drawn at random is at most that of the longest
+    ones, and all but surely within six standard deviations of their mean.
+    """
+    lengths = layout.lengths[view_rows(order)]
+    m = min(batch_rows, len(lengths))
+    together = np.concatenate([[0], np.cumsum(lengths)])
+    most = max(batch_items(ends, batch_rows), batch_items(together, m))
+    if order.monotone or not m:
+        return most
+    longest = int(np.partition(lengths, len(lengths) - m)[-m:].sum())
+    if order.scheme.name == "random_uniform":  # which may draw the longest row again and again
+        longest = m * int(lengths.max())
+    likely = m * lengths.mean() + 6 * sqrt(m) * lengths.std() + lengths.max()
+    return max(most, min(longest, int(likely)))
 
 
 def cut_items(ends: Numbers, items: int) -> Numbers:
@@ -138,6 +159,7 @@ class _Question:
         self.ends = item_ends(task.order, self.layout, task.start)
         self.item_bytes = max(self.layout.item_bytes, 1)
         self.overhead = max(c.read_overhead_bytes for c in self.layout.columns.values())
+        self.most_items = most_items(task.order, self.layout, self.ends, task.batch_rows)
         self.positions_bytes = POSITION_BYTES * task.n_rows_left
 
     @property
@@ -194,7 +216,7 @@ def _stream(task: Task, name: str, share: int) -> Part:
         raise Infeasible("the order does not follow the file")
     q = _Question(task, name)
     ahead = task.threads + 1
-    fixed = 2 * batch_items(q.ends, task.batch_rows) * q.item_bytes + q.positions_bytes
+    fixed = 2 * q.most_items * q.item_bytes + q.positions_bytes
     for run_bytes in (RUN_BYTES, RUN_BYTES // 8, 1):
         run_items = q.run_items(run_bytes)
         temporary = task.threads * q.run_bytes(run_items)
@@ -270,9 +292,11 @@ def _windows(task: Task, name: str, share: int, *, ahead: int) -> Part:
     run_items = q.run_items(min(RUN_BYTES, share // (8 * task.threads)))
     temporary = task.threads * q.run_bytes(run_items) + q.positions_bytes
     n_windows = 1 + ahead
-    least = batch_items(q.ends, task.batch_rows)
+    least = q.most_items
     # A row of a window also has its number, place and index: as much as at a position.
-    each_bytes = q.item_bytes + -(-2 * POSITION_BYTES * task.n_rows_left // max(q.items, 1))
+    # That is of all rows of the view: any epoch's windows are to fit where this one's do.
+    lengths = q.layout.lengths[view_rows(task.order)]
+    each_bytes = q.item_bytes + -(-2 * POSITION_BYTES * len(lengths) // max(int(lengths.sum()), 1))
     window_items = (share - temporary) // n_windows // each_bytes
     if window_items < max(least, 1):
         raise q.infeasible(
@@ -330,7 +354,7 @@ def _spool(task: Task, name: str, share: int) -> Part:
     ideal = max(isqrt(SEGMENT_BYTES * max(n_bytes, 1)), SEGMENT_BYTES)
     block_bytes = max(min(ideal, MAX_BLOCK_BYTES, room // (2 * buffers)), 1)
     run_items = q.run_items(block_bytes)
-    pile_items = max(block_bytes // q.item_bytes, batch_items(q.ends, task.batch_rows), 1)
+    pile_items = max(block_bytes // q.item_bytes, q.most_items, 1)
     starts = cut_items(q.ends, pile_items)
     n_piles = len(starts) - 1
     if n_piles > MAX_PILES:
