@@ -187,7 +187,8 @@ class Dataset:
         on_error: str = "raise",
     ) -> Batches:
         """Mini-batches of named tuples of arrays, ``(batch_size, *row_shape)`` each; the arrays are
-        yours to keep.
+        yours to keep and to change. (They may be views of memory that is used again once neither
+        they nor any view of them is left.)
 
         Parameters
         ----------

@@ -3,6 +3,7 @@
 import gc
 import threading
 
+import h5py
 import numpy as np
 import pytest
 
@@ -115,3 +116,22 @@ def test_rows_that_a_user_keeps_stay_as_they_were(tmp_path, scheme):
         batches.close()
     assert len(kept) > 10
     assert all((view == copy).all() for view, copy in kept)
+
+
+@pytest.mark.parametrize("part", [1, 5, 20])
+def test_what_is_given_up_midway_writes_to_nobodys_memory(tmp_path, part):
+    """Reads that are under way hold what they write to, whoever lets go of the rest."""
+    rows = np.random.default_rng(0).integers(0, 256, (3000, 3000), np.uint8)
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        file.create_dataset("X", data=rows, chunks=(10, 3000), compression="gzip")
+    with epochal.open(tmp_path / "X.h5") as ds:
+        for _ in range(8):
+            batches = ds.batches("shuffled_sequential", 40, seed=2, memory="4MiB")
+            assert batches.plan.strategy == "spool"
+            kept = [X for _, (X,) in zip(range(part), batches, strict=False)]
+            copies = [X.copy() for X in kept]
+            del batches
+            others = [np.full(X.shape, 0x5A, np.uint8) for X in kept * 4]
+            gc.collect()
+            assert all((copy == X).all() for X, copy in zip(kept, copies, strict=True))
+            assert all((other == 0x5A).all() for other in others)

@@ -169,3 +169,22 @@ def test_lists_are_what_is_meant():
     assert seen == 2
     assert out.tolist() == [[90, 91, 92, 93, 94], [10, 11, 12, 13, 14]]
     assert rows.submit is many.submit
+
+
+@pytest.mark.parametrize("holes", [False, True], ids=["all stored", "some not stored"])
+def test_unfiltered_chunks_into_several_arrays(tmp_path, holes):
+    """Of which some may not be there: their rows are the fill value."""
+    X = np.random.default_rng(0).integers(0, 256, (N, 1000), np.uint8)
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        made = file.create_dataset("X", X.shape, "u1", chunks=(50, 1000), fillvalue=7)
+        for start in range(0, N, 50):
+            if holes and start % 200 == 0:
+                X[start : start + 50] = 7
+            else:
+                made[start : start + 50] = X[start : start + 50]
+    source = open_store(tmp_path / "X.h5").sources["X"]
+    assert source.layout.rows_alone
+    wanted = np.random.default_rng(1).permutation(N)[:300]
+    parts = [np.zeros((n, 1000), np.uint8) for n in (100, 150, 50)]
+    rows.read_rows_into(source, wanted, parts)
+    assert (np.concatenate(parts) == X[wanted]).all()

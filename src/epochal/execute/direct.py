@@ -39,6 +39,8 @@ class DirectFeed:
         self._rooms = Rooms(order.bounds, 0, order.n_batches, make)
         self._loads: deque[_Load] = deque()
 
+    copies = False
+
     def begin(self) -> None:
         """Nothing: rows are read when a batch is asked for."""
 

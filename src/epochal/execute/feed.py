@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from epochal.ragged import Block
 
-__all__ = ["Feed", "Room", "Ticket"]
+__all__ = ["BatchRows", "Feed", "Ticket"]
 
-Room = NDArray[Any] | Block  # what a batch's rows go to
+BatchRows = NDArray[Any] | Block  # what a batch's rows go to
 Ticket = Any  # what `admit` hands to `gather`: each feed has its own
 
 
@@ -21,6 +21,11 @@ class Feed(Protocol):
     All but `gather` is called on the caller's thread, with batches in order; `gather` runs on the
     pool, and may wait for what `admit` submitted.
     """
+
+    @property
+    def copies(self) -> bool:
+        """Whether `gather` copies rows; else it has, but for some, only to wait for them."""
+        ...
 
     def begin(self) -> None:
         """Do what must be done before the first batch."""
@@ -32,7 +37,7 @@ class Feed(Protocol):
         """
         ...
 
-    def room(self, batch: int) -> Room | None:
+    def room(self, batch: int) -> BatchRows | None:
         """The array that an admitted batch's rows are on their way to; None if any will do."""
         ...
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,15 +19,7 @@ from epochal.execute.meter import Meter
 from epochal.execute.pool import Pool, as_bytes, wait
 from epochal.execute.rooms import Rooms, array_maker
 from epochal.execute.scratch import ScratchFile
-from epochal.execute.slabs import (
-    BufferedSlab,
-    Slab,
-    StraightSlab,
-    Way,
-    addresses_of,
-    read_straight,
-    ways_of,
-)
+from epochal.execute.slabs import BufferedSlab, Slab, StraightPiles
 from epochal.execute.spool import Pages, RecordBuffers, Records, Spool
 from epochal.layout import Layout
 from epochal.plan.order import Order
@@ -62,9 +53,6 @@ class KeptSpool:
         for file in (self.spool.scratch, self.spare):
             if file is not None:
                 file.close()
-
-
-WAYS = 2  # piles a thread whose ways are found at once: what that takes is what dealing took
 
 
 class SpoolFeed:
@@ -102,9 +90,6 @@ class SpoolFeed:
         self._loaded_to = 0
         self._starts = [0]  # place at which each pile begins, and the end
         self._straight = False
-        # Of the piles to come: the pile, and where its way will be.
-        self._ways: deque[tuple[int, Future[list[Way]], int]] = deque()
-        self._nowhere = np.empty(row_bytes, np.uint8)
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
         self._dealt = False
@@ -135,12 +120,19 @@ class SpoolFeed:
         make = array_maker(places, self._layout, self._pool.batches)
         self._rooms = Rooms(places, 0, self._order.n_batches, make)
         self._straight = self._next is None and are_long(self._layout.row_bytes)
+        row_bytes = self._layout.row_bytes
+        self._piles = StraightPiles(self._spool, self._starts, self._rooms, row_bytes, self._pool)
         if self._straight:
             self._buffers.drop_idle(keep=min(self._spool.n_kept, self.plan.slabs))
         self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
         self._kept = None
         self._dealt = True
         self._read_ahead()
+
+    @property
+    def copies(self) -> bool:
+        """Whether rows come by way of a buffer."""
+        return not self._straight
 
     @property
     def rolling(self) -> bool:
@@ -255,7 +247,8 @@ class SpoolFeed:
         self._loaded_to += 1
         start, stop = self._starts[pile], self._starts[pile + 1]
         if self._straight and pile >= self._spool.n_kept:
-            self._slabs.append(self._load_straight(pile, start, stop))
+            self._slabs.append(self._piles.load(pile))
+            self._meter.hold((stop - start) * self._layout.row_bytes)
             return
         records = self._buffers.take()
         keep_pages = self._whole and self.plan.roll and not self._gave_pages
@@ -274,27 +267,6 @@ class SpoolFeed:
         n_read = sum(segment[3] for segment in segments)
         self._spool.read_pages(pile, n_read, records, give_back=give_back)
         return self._spool.dealer.index(records.heads[: stop - start], start)
-
-    def _load_straight(self, pile: int, start: int, stop: int) -> StraightSlab:
-        addresses = addresses_of(start, stop, self._rooms.within(start, stop), self._nowhere)
-        while self._ways and self._ways[0][0] < pile:  # passed over
-            self._ways.popleft()
-        if not self._ways:
-            self._find_ways(pile)
-        _, ways, number = self._ways.popleft()
-        rows = self._pool.submit(read_straight, self._spool, ways, number, addresses)
-        if not self._ways:
-            self._find_ways(pile + 1)
-        self._meter.hold((stop - start) * self._layout.row_bytes)
-        return StraightSlab(start, stop, rows)
-
-    def _find_ways(self, pile: int) -> None:
-        """Those of the next piles, before they are needed."""
-        n_piles = min(WAYS * self._pool.threads, self._spool.n_piles - pile)
-        if n_piles > 0:
-            starts = self._starts[pile : pile + n_piles + 1]
-            ways = self._pool.submit(ways_of, self._spool, pile, starts)
-            self._ways.extend((pile + number, ways, number) for number in range(n_piles))
 
     def _roll(self, following: Spool, pile: int, slab: BufferedSlab) -> None:
         slab.wait()

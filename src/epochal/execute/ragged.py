@@ -181,6 +181,8 @@ class RaggedWindowFeed:
         self._next = 0
         self._loads: deque[_Load] = deque()
 
+    copies = True
+
     def begin(self) -> None:
         """Start reading the first windows."""
         self._read_ahead()
@@ -260,6 +262,8 @@ class RaggedResidentFeed:
         self._slab = kept
         self._futures: list[Future[None]] = []
 
+    copies = True
+
     def begin(self) -> None:
         """Start loading, unless the rows were kept."""
         if self._slab is not None:
@@ -336,6 +340,8 @@ class RaggedStreamFeed:
 
     def _runs_of(self, layout: Any) -> Iterator[tuple[int, int]]:
         return runs_of(touched(layout, self._begins, self._ends), layout, self.plan.run_items)
+
+    copies = False
 
     def begin(self) -> None:
         """Start reading."""

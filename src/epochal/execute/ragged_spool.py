@@ -147,6 +147,7 @@ class RaggedSpoolFeed:
         self._rooms = Rooms(places, first, order.n_batches, self._blocks.make)
         self._slabs: deque[_Slab] = deque()
         self._free: list[Arrays] = []
+        self._straight = False
         self._held = 0
         self._next = 0
 
@@ -179,6 +180,11 @@ class RaggedSpoolFeed:
             ]
         )
         self._read_ahead()
+
+    @property
+    def copies(self) -> bool:
+        """Whether rows come by way of a buffer."""
+        return not self._straight
 
     def _arrays(self, items: int) -> Arrays:
         return tuple(

@@ -42,6 +42,8 @@ class ResidentFeed:
         self._runs: list[tuple[int, int]] = []
         self._lock = threading.Lock()
 
+    copies = True
+
     def begin(self) -> None:
         """Start loading, unless the rows were kept."""
         if self._array is not None:

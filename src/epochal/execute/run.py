@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.direct import DirectFeed
-from epochal.execute.feed import Feed, Room, Ticket
+from epochal.execute.feed import BatchRows, Feed, Ticket
 from epochal.execute.meter import Meter
 from epochal.execute.piles import KeptSpool, SpoolFeed
 from epochal.execute.pool import Pool
@@ -29,8 +29,8 @@ from epochal.stores.ragged import AnySource, RaggedSource
 
 __all__ = ["Run", "discard"]
 
-Arrays = tuple[Room, ...]
-WAITING = {"stream", "ragged stream", "direct", "spool"}  # feeds that little is left to do for
+Arrays = tuple[BatchRows, ...]
+SMALL_PART = 16  # of what batches have in all: what is copied on the caller's thread at most
 
 
 class _Made(NamedTuple):
@@ -101,8 +101,8 @@ class Run:
         ]
         self._row_feed = next((feed for feed in self._feeds if isinstance(feed, SpoolFeed)), None)
         self._rows_wanted = any(isinstance(feed, ResidentFeed) for feed in self._feeds)
-        streams = all(feed.kind in WAITING for feed in plan.feeds)
-        self._waits_only = finish_is_cheap and streams
+        self._finish_is_cheap = finish_is_cheap
+        self._waits_only = False
         self._primed = False
         pool.batches.idle_bytes = plan.idle_bytes
 
@@ -114,6 +114,10 @@ class Run:
             sizes = [source.layout.decoded_bytes for source in self._sources.values()]
             for place in np.argsort(sizes, kind="stable"):
                 self._feeds[place].begin()
+            # Tasks that wait for reads would keep threads from reading: the caller's thread makes
+            # batches of which next to nothing is left to be copied.
+            copied = sum(size for feed, size in zip(self._feeds, sizes, strict=True) if feed.copies)
+            self._waits_only = self._finish_is_cheap and SMALL_PART * copied <= sum(sizes)
 
     def __iter__(self) -> Run:
         return self
@@ -200,7 +204,7 @@ class Run:
         some.
         """
         start, stop = self._order.bounds(self._submitted)
-        arrays: list[Room] = []
+        arrays: list[BatchRows] = []
         for feed, source in zip(self._feeds, self._sources.values(), strict=True):
             room = feed.room(self._submitted)
             if room is None:

@@ -4,6 +4,7 @@ batches that want their rows.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,22 +13,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.execute.rooms import Room, cut
+from epochal.execute.pool import Pool
+from epochal.execute.rooms import Room, Rooms, cut
 from epochal.execute.spool import Records, Segment, Spool
 
-__all__ = [
-    "BufferedSlab",
-    "Slab",
-    "StraightSlab",
-    "Way",
-    "addresses_of",
-    "read_straight",
-    "ways_of",
-]
+__all__ = ["BufferedSlab", "Slab", "StraightPiles", "StraightSlab"]
+
+WAYS = 2  # piles a thread whose ways are found at once: what that takes is what dealing took
 
 Rows = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Addresses = NDArray[np.uint64]
+ArrayRoom = Room[NDArray[Any]]
 
 
 class Slab(Protocol):
@@ -79,25 +76,6 @@ class BufferedSlab:
         return rows
 
 
-class Way(NamedTuple):
-    """Where a pile's records lie on scratch, and where they belong.
-
-    Attributes
-    ----------
-    segments
-        As `Spool.segments` has them.
-    places
-        Of each record, as they come in the segments, counted from the pile's first one,
-        ``(n_records,)``.
-    rows
-        File row of each place, ``(n_records,)``.
-    """
-
-    segments: list[Segment]
-    places: Rows
-    rows: Rows
-
-
 @dataclass(eq=False)
 class StraightSlab:
     """A pile whose rows are read to where they are wanted: it has no buffer."""
@@ -119,7 +97,75 @@ class StraightSlab:
         return self.file_rows.result()[start - self.start : stop - self.start]
 
 
-def ways_of(spool: Spool, first: int, starts: list[int]) -> list[Way]:
+class StraightPiles:
+    """Reads piles on scratch to the arrays of the batches that their rows belong to.
+
+    Parameters
+    ----------
+    starts
+        Place at which each pile of the spool begins, and the end.
+    rooms
+        Of the batches.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        starts: list[int],
+        rooms: Rooms[NDArray[Any]],
+        row_bytes: int,
+        pool: Pool,
+    ) -> None:
+        self._spool, self._starts = spool, starts
+        self._rooms, self._pool = rooms, pool
+        self._nowhere = np.empty(row_bytes, np.uint8)
+        # Of the piles to come: the pile, and where its way will be.
+        self._ways: deque[tuple[int, Future[list[_Way]], int]] = deque()
+
+    def load(self, pile: int) -> StraightSlab:
+        """Start reading a pile; none that comes before the last one."""
+        start, stop = self._starts[pile], self._starts[pile + 1]
+        rooms = self._rooms.within(start, stop)
+        while self._ways and self._ways[0][0] < pile:  # passed over
+            self._ways.popleft()
+        if not self._ways:
+            self._find_ways(pile)
+        _, ways, number = self._ways.popleft()
+        addresses = _addresses(start, stop, rooms, self._nowhere)
+        rows = self._pool.submit(_read, self._spool, ways, number, addresses, rooms)
+        if not self._ways:
+            self._find_ways(pile + 1)
+        return StraightSlab(start, stop, rows)
+
+    def _find_ways(self, pile: int) -> None:
+        """Those of the next piles, before they are needed."""
+        n_piles = min(WAYS * self._pool.threads, self._spool.n_piles - pile)
+        if n_piles > 0:
+            starts = self._starts[pile : pile + n_piles + 1]
+            ways = self._pool.submit(_ways_of, self._spool, pile, starts)
+            self._ways.extend((pile + number, ways, number) for number in range(n_piles))
+
+
+class _Way(NamedTuple):
+    """Where a pile's records lie on scratch, and where they belong.
+
+    Attributes
+    ----------
+    segments
+        As `Spool.segments` has them.
+    places
+        Of each record, as they come in the segments, counted from the pile's first one,
+        ``(n_records,)``.
+    rows
+        File row of each place, ``(n_records,)``.
+    """
+
+    segments: list[Segment]
+    places: Rows
+    rows: Rows
+
+
+def _ways_of(spool: Spool, first: int, starts: list[int]) -> list[_Way]:
     """The ways of the piles from `first` on, which begin at the places `starts`, the last of which
     is an end. Several at once: each step of it may wait for the interpreter's lock.
     """
@@ -138,23 +184,21 @@ def ways_of(spool: Spool, first: int, starts: list[int]) -> list[Way]:
     places -= np.repeat(np.array(starts[:-1]) - base, counts)
     cuts = (np.array(starts) - base).tolist()
     return [
-        Way(segments[i], places[low:high], rows[low:high])
+        _Way(segments[i], places[low:high], rows[low:high])
         for i, (low, high) in enumerate(pairwise(cuts))
     ]
 
 
-def _way_by_heads(spool: Spool, segments: list[Segment], start: int, count: int) -> Way:
+def _way_by_heads(spool: Spool, segments: list[Segment], start: int, count: int) -> _Way:
     heads = np.empty((count, 2), np.uint64)
     spool.read_heads(segments, heads)
     index = spool.dealer.index(heads, start)
     places = np.empty(count, np.int64)
     places[index] = np.arange(count)
-    return Way(segments, places, heads[index, 1].view(np.int64))
+    return _Way(segments, places, heads[index, 1].view(np.int64))
 
 
-def addresses_of(
-    start: int, stop: int, rooms: list[Room[NDArray[Any]]], nowhere: Bytes
-) -> NDArray[np.uint64]:
+def _addresses(start: int, stop: int, rooms: list[ArrayRoom], nowhere: Bytes) -> Addresses:
     """Where in memory the row of each of the places ``[start, stop)`` goes; to `nowhere`, of one
     row's bytes, if no room wants it.
     """
@@ -167,9 +211,15 @@ def addresses_of(
     return addresses
 
 
-def read_straight(spool: Spool, ways: Future[list[Way]], number: int, addresses: Addresses) -> Rows:
-    """Read the rows of one of some piles from scratch to their addresses; returns the file rows of
-    its places.
+def _read(
+    spool: Spool,
+    ways: Future[list[_Way]],
+    number: int,
+    addresses: Addresses,
+    rooms: list[ArrayRoom],
+) -> Rows:
+    """Read the rows of one of some piles from scratch to their addresses, which are in `rooms`:
+    these are held for as long as they are written to. Returns the file rows of the pile's places.
     """
     segments, places, rows = ways.result()[number]
     spool.read_rows(segments, addresses[places])

@@ -59,6 +59,8 @@ class StreamFeed:
         make = array_maker(order.bounds, source.layout, pool.batches)
         self._rooms = Rooms(order.bounds, order.batch_at(start), order.n_batches, make, meter)
 
+    copies = False
+
     def begin(self) -> None:
         """Start reading."""
         self._read_ahead()

@@ -77,6 +77,8 @@ class WindowFeed:
             order, start, plan.window_rows, whole_batches=not plan.windows_ahead
         )
 
+    copies = True
+
     def begin(self) -> None:
         """Start reading the first windows."""
         self._read_ahead()

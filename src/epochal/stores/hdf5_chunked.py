@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -17,7 +18,14 @@ from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
 from epochal.stores.hdf5_facts import Chunked
 from epochal.stores.manifest import Manifest, crc32
-from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather
+from epochal.stores.rows import (
+    GATHER_BYTES,
+    byte_view,
+    check_rows,
+    gather,
+    gather_into,
+    read_rows_of_each,
+)
 from epochal.stores.strings import pad_with_nuls
 
 __all__ = ["ChunkedSource"]
@@ -153,23 +161,16 @@ class ChunkedSource:
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows of unfiltered chunks: neighbours in one ``pread``."""
-        assert self._layout.rows_alone
+        row_bytes = self._layout.row_bytes
         rows = np.asarray(rows, dtype=np.int64)
-        facts, row_bytes = self._facts, self._layout.row_bytes
-        check_rows(rows, self._layout.n_rows, facts.name)
+        chunk, positions, there = self._positions(rows)
         if out.nbytes == 0:
             return
         read = self._file.checked()
-        chunk, within = np.divmod(rows, facts.chunk[0])
-        sizes = facts.sizes[chunk]
-        short = (sizes != 0) & (sizes != self._chunk_bytes)
-        if short.any():
-            raise self._short(int(chunk[np.argmax(short)]))
-        positions = facts.offsets[chunk] + within * row_bytes
-        stored = np.flatnonzero(sizes)
+        stored = np.flatnonzero(there)
         flat = byte_view(out)
         if len(stored) < len(rows):
-            flat.view(self._lane).reshape(len(rows), -1, self._lanes)[sizes == 0] = self._fill
+            flat.view(self._lane).reshape(len(rows), -1, self._lanes)[~there] = self._fill
         try:
             gather(
                 read,
@@ -183,6 +184,32 @@ class ChunkedSource:
                 raise
             raise self._damage(int(chunk[stored[0]]), str(error)) from error
         self._pad(out)
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+        """Read single rows of unfiltered chunks into several arrays, with few calls of the
+        system.
+        """
+        _, positions, there = self._positions(rows)
+        row_bytes = self._layout.row_bytes
+        if there.all() and gather_into(self._file.checked(), positions, row_bytes, outs):
+            for out in outs:
+                self._pad(out)
+        else:
+            read_rows_of_each(self, rows, outs)
+
+    def _positions(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Chunk of each row, its place in the file, and whether it is stored at all."""
+        assert self._layout.rows_alone
+        facts = self._facts
+        check_rows(rows, self._layout.n_rows, facts.name)
+        chunk, within = np.divmod(rows, facts.chunk[0])
+        sizes = facts.sizes[chunk]
+        short = (sizes != 0) & (sizes != self._chunk_bytes)
+        if short.any():
+            raise self._short(int(chunk[np.argmax(short)]))
+        return chunk, facts.offsets[chunk] + within * self._layout.row_bytes, sizes != 0
 
     def _pad(self, out: NDArray[Any]) -> None:
         if self._facts.paddings:

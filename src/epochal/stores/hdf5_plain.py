@@ -17,7 +17,14 @@ from epochal.stores.file import File
 from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
 from epochal.stores.manifest import Manifest, crc32, differs
 from epochal.stores.memory import virtual_chunk_rows
-from epochal.stores.rows import GATHER_BYTES, byte_view, check_rows, gather, gather_into
+from epochal.stores.rows import (
+    GATHER_BYTES,
+    byte_view,
+    check_rows,
+    gather,
+    gather_into,
+    read_rows_of_each,
+)
 from epochal.stores.strings import pad_with_nuls
 
 __all__ = ["CompactSource", "ContiguousSource"]
@@ -157,11 +164,8 @@ class ContiguousSource:
         ):
             for out in outs:
                 self._pad(out)
-            return
-        at = 0
-        for out in outs:
-            self.read_rows(rows[at : at + len(out)], out)
-            at += len(out)
+        else:
+            read_rows_of_each(self, rows, outs)
 
     def _pad(self, out: NDArray[Any]) -> None:
         if self._facts.paddings:

@@ -15,7 +15,15 @@ from epochal.stores.file import Read
 from epochal.stores.many import submit
 from epochal.stores.source import Source
 
-__all__ = ["GATHER_BYTES", "byte_view", "check_rows", "gather", "gather_into", "read_rows_into"]
+__all__ = [
+    "GATHER_BYTES",
+    "byte_view",
+    "check_rows",
+    "gather",
+    "gather_into",
+    "read_rows_into",
+    "read_rows_of_each",
+]
 
 GATHER_BYTES = 1 << 20  # what `gather` holds at most beside its arguments and a few integers a row
 SMALL_ROW_BYTES = 4096  # below, reading what lies between two rows costs less than a call for each
@@ -50,7 +58,14 @@ def read_rows_into(source: Source, rows: NDArray[np.int64], outs: Sequence[NDArr
     """
     if isinstance(source, _Into):
         source.read_rows_into(rows, outs)
-        return
+    else:
+        read_rows_of_each(source, rows, outs)
+
+
+def read_rows_of_each(
+    source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]
+) -> None:
+    """The same, one array after another."""
     at = 0
     for out in outs:
         source.read_rows(rows[at : at + len(out)], out)
