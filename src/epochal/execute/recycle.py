@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from epochal.execute.memory import LARGE_BYTES, fresh
+
 __all__ = ["Recycler"]
 
-LEAST_BYTES = 128 << 10  # the C library keeps what is smaller
+LEAST_BYTES = LARGE_BYTES
 
 
 def _class_of(n_bytes: int) -> int:
@@ -53,7 +55,7 @@ class Recycler:
         try:
             memory = idle.pop()  # the latest: it may still be in a cache
         except IndexError:
-            memory = np.empty(size, np.uint8)
+            memory = fresh(size)
         # An array that owns nothing, over a memoryview: NumPy makes it the base of all its views,
         # so it lives as long as any of them. It is what is watched.
         watched = np.frombuffer(memory.data, np.uint8, n_bytes)
@@ -65,6 +67,16 @@ class Recycler:
         idle = self._idle.get(memory.nbytes)
         if idle is not None and (len(idle) + 1) * memory.nbytes <= self.idle_bytes:
             idle.append(memory)
+
+    def keep_idle(self, n_bytes: int) -> None:
+        """Keep no more than so much from now on."""
+        self.idle_bytes = n_bytes
+        for size, idle in list(self._idle.items()):
+            while len(idle) * size > n_bytes:
+                try:
+                    idle.popleft()
+                except IndexError:
+                    break
 
     def clear(self) -> None:
         """Let go of what is idle; what comes back later is let go of, too."""

@@ -22,7 +22,7 @@ from epochal.execute.resident import ResidentFeed
 from epochal.execute.skip import Ledger
 from epochal.execute.stream import StreamFeed
 from epochal.execute.window import WindowFeed
-from epochal.layout import Layout
+from epochal.layout import Layout, RaggedLayout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Plan, Prediction
 from epochal.stores.ragged import AnySource, RaggedSource
@@ -104,7 +104,8 @@ class Run:
         self._finish_is_cheap = finish_is_cheap
         self._waits_only = False
         self._primed = False
-        pool.batches.idle_bytes = plan.idle_bytes
+        # Feeds make their first arrays as they begin; what a pile has is known after that.
+        pool.batches.keep_idle(plan.common_bytes)
 
     def prime(self) -> None:
         """Start preparing the first batches."""
@@ -118,6 +119,21 @@ class Run:
             # batches of which next to nothing is left to be copied.
             copied = sum(size for feed, size in zip(self._feeds, sizes, strict=True) if feed.copies)
             self._waits_only = self._finish_is_cheap and SMALL_PART * copied <= sum(sizes)
+            self._pool.batches.keep_idle(self.plan.common_bytes + self._pile_bytes())
+
+    def _pile_bytes(self) -> int:
+        """Of piles that are read straight to their batches, what one has: so much memory of batches
+        comes free before the next one is read.
+        """
+        n_bytes = 0
+        for feed, made, source in zip(
+            self.plan.feeds, self._feeds, self._sources.values(), strict=True
+        ):
+            if not made.copies and isinstance(made, SpoolFeed | RaggedSpoolFeed):
+                layout = source.layout
+                items = layout.item_bytes if isinstance(layout, RaggedLayout) else 0
+                n_bytes += feed.run_bytes + feed.window_items * items
+        return n_bytes
 
     def __iter__(self) -> Run:
         return self

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.memory import fresh
 from epochal.execute.meter import Meter
 from epochal.execute.scratch import ScratchFile
 from epochal.execute.vector import Vector
@@ -37,7 +38,7 @@ class Records:
 
     def __init__(self, capacity: int, row_bytes: int) -> None:
         self.heads: Heads = np.empty((capacity, 2), np.uint64)
-        self.data: Bytes = np.empty((capacity, row_bytes), np.uint8)
+        self.data: Bytes = fresh(capacity * row_bytes).reshape(capacity, row_bytes)
 
     @property
     def nbytes(self) -> int:

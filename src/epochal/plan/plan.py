@@ -123,13 +123,6 @@ class Plan:
         """Threads of the pool: more than cores where many rows are asked of a device at once."""
         return max(self.threads, *(feed.readers for feed in self.feeds), 1)
 
-    @property
-    def idle_bytes(self) -> int:
-        """What may be kept of the memory of batches that are over, for the next ones: no more than
-        those take that are there at a time, and of a spool, what a pile has.
-        """
-        return self.common_bytes + sum(f.run_bytes for f in self.feeds if f.kind == "spool")
-
     def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""
         facts = asdict(self)
