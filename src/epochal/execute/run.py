@@ -30,7 +30,7 @@ from epochal.stores.ragged import AnySource, RaggedSource
 __all__ = ["Run", "discard"]
 
 Arrays = tuple[BatchRows, ...]
-SMALL_PART = 16  # of what batches have in all: what is copied on the caller's thread at most
+SMALL_PART = 16  # the caller's thread copies no more than this part of a batch: a sixteenth
 
 
 class _Made(NamedTuple):

@@ -132,10 +132,24 @@ class StraightPiles:
             self._find_ways(pile)
         _, ways, number = self._ways.popleft()
         addresses = _addresses(start, stop, rooms, self._nowhere)
-        rows = self._pool.submit(_read, self._spool, ways, number, addresses, rooms)
+        rows = self._pool.submit(self._read, ways, number, addresses, rooms)
         if not self._ways:
             self._find_ways(pile + 1)
         return StraightSlab(start, stop, rows)
+
+    def _read(
+        self,
+        ways: Future[list[_Way]],
+        number: int,
+        addresses: Addresses,
+        rooms: list[ArrayRoom],
+    ) -> Rows:
+        """Read the rows of one of some piles to their addresses, which are in `rooms`: a task holds
+        what it writes to, whoever lets go of it meanwhile. Returns the file rows of its places.
+        """
+        segments, places, rows = ways.result()[number]
+        self._spool.read_rows(segments, addresses[places])
+        return rows
 
     def _find_ways(self, pile: int) -> None:
         """Those of the next piles, before they are needed."""
@@ -209,18 +223,3 @@ def _addresses(start: int, stop: int, rooms: list[ArrayRoom], nowhere: Bytes) ->
         first = np.uint64(room.array.ctypes.data)
         addresses[low - start : high - start] = first + slots[low - room.start : high - room.start]
     return addresses
-
-
-def _read(
-    spool: Spool,
-    ways: Future[list[_Way]],
-    number: int,
-    addresses: Addresses,
-    rooms: list[ArrayRoom],
-) -> Rows:
-    """Read the rows of one of some piles from scratch to their addresses, which are in `rooms`:
-    these are held for as long as they are written to. Returns the file rows of the pile's places.
-    """
-    segments, places, rows = ways.result()[number]
-    spool.read_rows(segments, addresses[places])
-    return rows

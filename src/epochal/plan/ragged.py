@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from math import isqrt, sqrt
 
@@ -159,8 +160,12 @@ class _Question:
         self.ends = item_ends(task.order, self.layout, task.start)
         self.item_bytes = max(self.layout.item_bytes, 1)
         self.overhead = max(c.read_overhead_bytes for c in self.layout.columns.values())
-        self.most_items = most_items(task.order, self.layout, self.ends, task.batch_rows)
         self.positions_bytes = POSITION_BYTES * task.n_rows_left
+
+    @cached_property
+    def most_items(self) -> int:
+        """Items of the largest batch of any epoch."""
+        return most_items(self.task.order, self.layout, self.ends, self.task.batch_rows)
 
     @property
     def items(self) -> int:
