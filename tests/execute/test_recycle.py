@@ -72,6 +72,26 @@ def test_no_more_lies_idle_than_is_allowed():
     assert not recycler._idle
 
 
+def test_arrays_of_many_lengths_share_what_may_lie_idle():
+    """Rows of varying length make batches of varying size: of those that do not fit, some go."""
+    recycler = Recycler(4 * N_BYTES)
+
+    def idle():
+        return sum(memory.nbytes for some in recycler._idle.values() for memory in some)
+
+    for _ in range(3):
+        arrays = [recycler.empty((N_BYTES + k * 40_000,), "u1") for k in range(8)]
+        in_use = sum(array.nbytes for array in arrays)
+        arrays.clear()
+        assert N_BYTES < idle() <= 4 * N_BYTES < in_use
+    was = idle()
+    other = recycler.empty((3 * N_BYTES,), "u1")
+    assert idle() <= was - 3 * N_BYTES
+    del other
+    recycler.keep_idle(N_BYTES)
+    assert idle() <= N_BYTES
+
+
 def test_small_arrays_are_the_c_librarys():
     recycler = Recycler(10 * N_BYTES)
     assert recycler.empty((3,), "u1").flags.owndata

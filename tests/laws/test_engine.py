@@ -1,20 +1,18 @@
 """The strongest law of the project: whatever the strategy, the batches are ``oracle[rows]``."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from budgets import feasible
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from epochal import schemes, sizes
+from epochal import schemes
 from epochal.batches import Batches, Settings
 from epochal.dataset import Dataset
-from epochal.errors import BudgetError
-from epochal.execute import recycle
 from epochal.plan import spool
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.concat import ConcatSource
@@ -106,23 +104,9 @@ class Case:
         """Batches by the case's strategy, in about the least memory that it runs in, times the
         slack.
         """
-        least, _ = self._feasible(512)
-        self.budget_bytes, batches = self._feasible(int(least * self.slack))
+        least, _ = feasible(self.with_budget, 512)
+        self.budget_bytes, batches = feasible(self.with_budget, int(least * self.slack))
         return batches
-
-    def _feasible(self, budget_bytes: int) -> tuple[int, Batches]:
-        """The budget, or what its refusal says is needed."""
-        while True:
-            batches = self.with_budget(budget_bytes)
-            try:
-                batches.plan  # noqa: B018
-            except BudgetError as error:
-                named = re.findall(r"([\d.]+ (?:B|[KMG]iB)) needed", str(error))
-                if not named:  # no memory would do: a mistake of the test
-                    raise
-                budget_bytes = max(sizes.parse(named[0]), budget_bytes * 33 // 32)
-                continue
-            return budget_bytes, batches
 
     def oracle(self, epoch: int) -> list[tuple[np.ndarray, ...]]:
         """Every batch of an epoch, from the plain arrays."""
@@ -303,13 +287,6 @@ EXPECTED = {
     "rescan": ("resident beside it", "0 windows ahead", "1 windows ahead"),
     "spool": ("by position", "spilled", "partly kept", "straight", "rolled", "several piles"),
 }
-
-
-@pytest.fixture(autouse=True)
-def constants(monkeypatch):
-    """Long rows are of a byte in some cases, and the memory of the smallest batch is used again."""
-    monkeypatch.setattr(spool, "LONG_BYTES", spool.LONG_BYTES)
-    monkeypatch.setattr(recycle, "LEAST_BYTES", 1)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -1,6 +1,5 @@
 """Rows of varying length: whatever the strategy, the batches are the oracle's rows."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,14 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse
+from budgets import feasible
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epochal
-from epochal import schemes, sizes
+from epochal import schemes
 from epochal.batches import Batches, Settings
 from epochal.dataset import Dataset
-from epochal.errors import BudgetError
-from epochal.execute import recycle
 from epochal.plan import spool
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.ragged import RaggedSource
@@ -29,13 +27,6 @@ MONOTONE = ("sequential", "even_sequential")
 RANDOM = ("random_slice", "random_uniform")  # of which rows come again: not dealt
 LONG_BYTES = spool.LONG_BYTES
 EPOCHS = 2
-
-
-@pytest.fixture(autouse=True)
-def constants(monkeypatch):
-    """Long rows are of a byte in some cases, and the memory of the smallest batch is used again."""
-    monkeypatch.setattr(spool, "LONG_BYTES", LONG_BYTES)
-    monkeypatch.setattr(recycle, "LEAST_BYTES", 1)
 
 
 @dataclass
@@ -66,9 +57,9 @@ class Case:
 
     def batches(self) -> Batches:
         """By the case's strategy, in about the least memory that it runs in, times the slack."""
-        least = self._least(512)
-        self.budget_bytes = self._least(int(least * self.slack))
-        return self.with_budget(self.budget_bytes)
+        least, _ = feasible(self.with_budget, 512)
+        self.budget_bytes, batches = feasible(self.with_budget, int(least * self.slack))
+        return batches
 
     def with_budget(self, budget_bytes: int) -> Batches:
         spool.LONG_BYTES = self.long_bytes
@@ -77,18 +68,6 @@ class Case:
         machine = Machine(threads=self.threads, rates=rates, scratch_free_bytes=1 << 40)
         made = Settings(budget_bytes, self.threads, None, (self.strategy,), machine)
         return ds._batches(dict(ds.stored), made, self.scheme, mix_bytes=1000, **self.order)
-
-    def _least(self, budget_bytes: int) -> int:
-        while True:
-            try:
-                self.with_budget(budget_bytes).plan  # noqa: B018
-            except BudgetError as error:
-                named = re.findall(r"([\d.]+ (?:B|[KMG]iB)) needed", str(error))
-                if not named:
-                    raise
-                budget_bytes = max(sizes.parse(named[0]), budget_bytes * 33 // 32)
-                continue
-            return budget_bytes
 
     def oracle(self, epoch: int) -> list[np.ndarray]:
         """File rows of every batch."""
@@ -128,8 +107,9 @@ class Case:
 
 @st.composite
 def cases(draw, strategy):
-    n_rows = draw(st.integers(1, 40) | st.integers(100, 300))
-    longest = draw(st.sampled_from((0, 1, 4, 30)))
+    large = strategy == "spool" and draw(st.booleans())  # more than memory keeps
+    n_rows = draw(st.integers(300, 400) if large else st.integers(1, 40) | st.integers(100, 300))
+    longest = 100 if large else draw(st.sampled_from((0, 1, 4, 30)))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     lengths = rng.integers(0, longest + 1, n_rows)
     lengths[rng.random(n_rows) < draw(st.sampled_from((0.0, 0.5)))] = 0
@@ -165,7 +145,7 @@ def cases(draw, strategy):
     world = draw(st.sampled_from((1, 1, 2)))
     world = min(world, n_view)
     order: dict[str, Any] = {
-        "batch_size": draw(st.integers(1, max(1, min(n_view // world, 40)))),
+        "batch_size": draw(st.integers(1, max(1, min(n_view // world, 10 if large else 40)))),
         "seed": draw(st.integers(0, 2**64 - 1)),
         "shard": (draw(st.integers(0, world - 1)), world),
     }

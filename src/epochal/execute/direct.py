@@ -30,6 +30,8 @@ class DirectFeed:
     batches, of its rows in file order.
     """
 
+    copies = False
+
     def __init__(self, source: Source, order: Order, group: int, pool: Pool) -> None:
         self._source = source
         self._order = order
@@ -38,8 +40,6 @@ class DirectFeed:
         make = array_maker(order.bounds, source.layout, pool.batches)
         self._rooms = Rooms(order.bounds, 0, order.n_batches, make)
         self._loads: deque[_Load] = deque()
-
-    copies = False
 
     def begin(self) -> None:
         """Nothing: rows are read when a batch is asked for."""

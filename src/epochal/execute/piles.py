@@ -89,7 +89,7 @@ class SpoolFeed:
         self._slabs: deque[Slab] = deque()
         self._loaded_to = 0
         self._starts = [0]  # place at which each pile begins, and the end
-        self._straight = False
+        self._piles: StraightPiles | None = None  # where rows go straight to their batches
         self._whole = order.each_row_once and start == 0
         self._served_to = 0
         self._dealt = False
@@ -119,10 +119,11 @@ class SpoolFeed:
         places = self._spool.dealer.places
         make = array_maker(places, self._layout, self._pool.batches)
         self._rooms = Rooms(places, 0, self._order.n_batches, make)
-        self._straight = self._next is None and are_long(self._layout.row_bytes)
         row_bytes = self._layout.row_bytes
-        self._piles = StraightPiles(self._spool, self._starts, self._rooms, row_bytes, self._pool)
-        if self._straight:
+        if self._next is None and are_long(row_bytes):
+            self._piles = StraightPiles(
+                self._spool, self._starts, self._rooms, row_bytes, self._pool
+            )
             self._buffers.drop_idle(keep=min(self._spool.n_kept, self.plan.slabs))
         self._end = max((self._spool.dealer.places(b)[1] for b in self._last_batches()), default=0)
         self._kept = None
@@ -132,7 +133,7 @@ class SpoolFeed:
     @property
     def copies(self) -> bool:
         """Whether rows come by way of a buffer."""
-        return not self._straight
+        return self._piles is None
 
     @property
     def rolling(self) -> bool:
@@ -246,7 +247,7 @@ class SpoolFeed:
         pile = self._loaded_to
         self._loaded_to += 1
         start, stop = self._starts[pile], self._starts[pile + 1]
-        if self._straight and pile >= self._spool.n_kept:
+        if self._piles is not None and pile >= self._spool.n_kept:
             self._slabs.append(self._piles.load(pile))
             self._meter.hold((stop - start) * self._layout.row_bytes)
             return
@@ -316,7 +317,7 @@ class SpoolFeed:
                 slab.roll.result()
             except ScratchError:  # the next epoch decodes again: no reason to stop this one
                 self._next = None
-        if self._straight and self._loaded_to >= self._spool.n_kept:
+        if self._piles is not None and self._loaded_to >= self._spool.n_kept:
             self._buffers.drop(slab.records)
         else:
             self._buffers.give(slab.records)

@@ -158,6 +158,8 @@ class _Load:
 class RaggedWindowFeed:
     """Feeds batches from windows of the order: all touched chunks are decoded for each."""
 
+    copies = True
+
     def __init__(
         self,
         plan: FeedPlan,
@@ -180,8 +182,6 @@ class RaggedWindowFeed:
         )
         self._next = 0
         self._loads: deque[_Load] = deque()
-
-    copies = True
 
     def begin(self) -> None:
         """Start reading the first windows."""
@@ -244,6 +244,8 @@ class RaggedWindowFeed:
 class RaggedResidentFeed:
     """Feeds batches from all rows of the view, decoded once and kept from epoch to epoch."""
 
+    copies = True
+
     def __init__(
         self,
         plan: FeedPlan,
@@ -261,8 +263,6 @@ class RaggedResidentFeed:
         self._columns = list(source.columns.values())
         self._slab = kept
         self._futures: list[Future[None]] = []
-
-    copies = True
 
     def begin(self) -> None:
         """Start loading, unless the rows were kept."""
@@ -315,6 +315,8 @@ class RaggedStreamFeed:
     to the arrays of the batches that their rows belong to.
     """
 
+    copies = False
+
     def __init__(
         self,
         plan: FeedPlan,
@@ -340,8 +342,6 @@ class RaggedStreamFeed:
 
     def _runs_of(self, layout: Any) -> Iterator[tuple[int, int]]:
         return runs_of(touched(layout, self._begins, self._ends), layout, self.plan.run_items)
-
-    copies = False
 
     def begin(self) -> None:
         """Start reading."""

@@ -51,10 +51,10 @@ class Recycler:
         if not LEAST_BYTES <= n_bytes <= self.idle_bytes:
             return np.empty(shape, dtype)
         size = _class_of(n_bytes)
-        idle = self._idle.setdefault(size, deque())
         try:
-            memory = idle.pop()  # the latest: it may still be in a cache
+            memory = self._idle.setdefault(size, deque()).pop()  # the latest: perhaps in a cache
         except IndexError:
+            self._let_go(self._idle_now() - size)  # what is idle and does not fit makes room
             memory = fresh(size)
         # An array that owns nothing, over a memoryview: NumPy makes it the base of all its views,
         # so it lives as long as any of them. It is what is watched.
@@ -65,18 +65,25 @@ class Recycler:
     def _take_back(self, memory: NDArray[np.uint8]) -> None:
         """Called by whoever lets go, on any thread: no locks."""
         idle = self._idle.get(memory.nbytes)
-        if idle is not None and (len(idle) + 1) * memory.nbytes <= self.idle_bytes:
+        if idle is not None and self._idle_now() + memory.nbytes <= self.idle_bytes:
             idle.append(memory)
+
+    def _idle_now(self) -> int:
+        return sum(len(idle) * size for size, idle in list(self._idle.items()))
+
+    def _let_go(self, keep_bytes: int) -> None:
+        """Let go of idle memory until there is no more than so much of it."""
+        while self._idle_now() > max(keep_bytes, 0):
+            idle = max(self._idle.items(), key=lambda item: len(item[1]) * item[0])[1]
+            try:
+                idle.popleft()
+            except IndexError:
+                break
 
     def keep_idle(self, n_bytes: int) -> None:
         """Keep no more than so much from now on."""
         self.idle_bytes = n_bytes
-        for size, idle in list(self._idle.items()):
-            while len(idle) * size > n_bytes:
-                try:
-                    idle.popleft()
-                except IndexError:
-                    break
+        self._let_go(n_bytes)
 
     def clear(self) -> None:
         """Let go of what is idle; what comes back later is let go of, too."""

@@ -23,6 +23,8 @@ __all__ = ["ResidentFeed"]
 class ResidentFeed:
     """Feeds batches from an array of the view's rows, ``(n_view_rows, *row_shape)``."""
 
+    copies = True
+
     def __init__(
         self,
         plan: FeedPlan,
@@ -41,8 +43,6 @@ class ResidentFeed:
         self._futures: list[Future[None]] = []
         self._runs: list[tuple[int, int]] = []
         self._lock = threading.Lock()
-
-    copies = True
 
     def begin(self) -> None:
         """Start loading, unless the rows were kept."""

@@ -122,14 +122,14 @@ class Run:
             self._pool.batches.keep_idle(self.plan.common_bytes + self._pile_bytes())
 
     def _pile_bytes(self) -> int:
-        """Of piles that are read straight to their batches, what one has: so much memory of batches
+        """What comes straight to its batches in one go, a pile or a run: so much memory of batches
         comes free before the next one is read.
         """
         n_bytes = 0
         for feed, made, source in zip(
             self.plan.feeds, self._feeds, self._sources.values(), strict=True
         ):
-            if not made.copies and isinstance(made, SpoolFeed | RaggedSpoolFeed):
+            if not made.copies:
                 layout = source.layout
                 items = layout.item_bytes if isinstance(layout, RaggedLayout) else 0
                 n_bytes += feed.run_bytes + feed.window_items * items

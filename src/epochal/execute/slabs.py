@@ -17,7 +17,7 @@ from epochal.execute.pool import Pool
 from epochal.execute.rooms import Room, Rooms, cut
 from epochal.execute.spool import Records, Segment, Spool
 
-__all__ = ["BufferedSlab", "Slab", "StraightPiles", "StraightSlab"]
+__all__ = ["BufferedSlab", "Slab", "StraightPiles"]
 
 WAYS = 2  # piles a thread whose ways are found at once: what that takes is what dealing took
 

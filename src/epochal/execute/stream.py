@@ -40,6 +40,8 @@ class StreamFeed:
     that batch's array; one that a batch's end cuts is decoded aside and copied.
     """
 
+    copies = False
+
     def __init__(
         self,
         plan: FeedPlan,
@@ -58,8 +60,6 @@ class StreamFeed:
         self._loaded_to = start
         make = array_maker(order.bounds, source.layout, pool.batches)
         self._rooms = Rooms(order.bounds, order.batch_at(start), order.n_batches, make, meter)
-
-    copies = False
 
     def begin(self) -> None:
         """Start reading."""

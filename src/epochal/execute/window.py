@@ -62,6 +62,8 @@ class _Load:
 class WindowFeed:
     """Feeds batches from windows of the order; see `FeedPlan`."""
 
+    copies = True
+
     def __init__(
         self, plan: FeedPlan, source: Source, order: Order, start: int, pool: Pool, meter: Meter
     ) -> None:
@@ -76,8 +78,6 @@ class WindowFeed:
         self._bounds = cut_windows(
             order, start, plan.window_rows, whole_batches=not plan.windows_ahead
         )
-
-    copies = True
 
     def begin(self) -> None:
         """Start reading the first windows."""

@@ -93,12 +93,8 @@ def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n
     """
 
     def fill(reads: NDArray[np.void], some: slice) -> None:
-        reads["data"], reads["operation"], reads["fd"], reads["n_bytes"] = (
-            n_bytes,
-            PREAD,
-            fd,
-            n_bytes,
-        )
+        reads["operation"], reads["fd"] = PREAD, fd
+        reads["data"] = reads["n_bytes"] = n_bytes
         reads["offset"], reads["buffer"] = offsets[some], addresses[some]
 
     return _submit(len(offsets), fill)
