@@ -195,9 +195,14 @@ def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> flo
     return max((cpu + writing) / task.threads, writing)
 
 
-def _serving_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
+def _serving_seconds(
+    task: Task, name: str, n_records: int, spilled: int, *, straight: bool
+) -> float:
+    """Reading piles; `straight` to their batches, or by way of a buffer, from which rows are
+    taken.
+    """
     machine = task.machine
-    taking = 0 if are_long(task.layouts[name].row_bytes) else machine.of(name).take_seconds
+    taking = 0 if straight else machine.of(name).take_seconds
     cpu = n_records * (machine.sort_seconds + COLD * taking)
     reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
     if machine.is_cached(spilled, task.budget_bytes):
@@ -215,7 +220,8 @@ def _first(
     dealing = task.decode_seconds(name, decoded) + _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
         dealing += n_records * task.machine.key_seconds / task.threads
-    serving = _serving_seconds(task, name, n_records, spilled)
+    straight = are_long(layout.row_bytes)
+    serving = _serving_seconds(task, name, n_records, spilled, straight=straight)
     return Prediction(
         read_bytes=int(layout.chunk_stored_bytes[chunks].sum()),
         decoded_bytes=decoded,
@@ -232,7 +238,7 @@ def _rolled(
     """The second epoch, which deals the first one's records before it deals its own, and each later
     one, whose records were dealt already.
     """
-    serving = _serving_seconds(task, name, n_records, spilled)
+    serving = _serving_seconds(task, name, n_records, spilled, straight=False)
     dealing = _dealing_seconds(task, name, n_records, spilled)
     if not feed.by_position:
         dealing += n_records * task.machine.key_at_seconds / task.threads

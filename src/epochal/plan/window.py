@@ -149,6 +149,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
             seconds = task.decode_seconds(name, n_bytes) + taking
         elif feed.kind == "direct":
             seconds = alone_seconds
+            part *= task.threads  # one of them reads the first group of batches
         else:
             seconds = alone_seconds * IN_FILE_ORDER + taking
         return Prediction(
