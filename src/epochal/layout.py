@@ -36,6 +36,10 @@ class Layout:
     rows_alone
         Whether a few rows can be read without reading their chunk (contiguous, or stored without
         filters).
+    coded
+        Where that holds for the rows of most chunks, the numbers of the others, ascending: those
+        must be decoded. (Filters leave a chunk as it is that they cannot make smaller.) None: rows
+        of no chunk can be read alone, or, with `rows_alone`, of all.
     piece_bytes
         Stored bytes of each piece, ``(n_chunks, pieces_per_chunk)``, 0 for a piece that is not
         stored (fill value). None for virtual chunks: their bytes are the rows' own, one piece each.
@@ -68,6 +72,7 @@ class Layout:
     dtype: np.dtype
     chunk_rows: int
     rows_alone: bool = False
+    coded: NDArray[np.int64] | None = field(default=None, repr=False)
     piece_bytes: NDArray[np.uint32] | None = field(default=None, repr=False)
     read_overhead_bytes: int = 0
     kind: str = "chunked"
@@ -81,6 +86,7 @@ class Layout:
         assert self.shape
         assert self.chunk_rows >= 1
         assert self.starts is None or self.starts[-1] == self.shape[0]
+        assert self.coded is None or not self.rows_alone
 
     @property
     def n_rows(self) -> int:
@@ -91,6 +97,25 @@ class Layout:
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         return self.shape[1:]
+
+    @property
+    def some_alone(self) -> bool:
+        """Whether rows of all chunks, or of all but the `coded` ones, can be read alone."""
+        return self.rows_alone or self.coded is not None
+
+    def is_coded(self, chunks: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which chunks must be read as a whole for any of their rows, ``(n,)``.
+
+        >>> Layout((9,), np.dtype("u1"), 3, coded=np.array([2])).is_coded(np.array([0, 2, 2, 1]))
+        array([False,  True,  True, False])
+        """
+        coded = np.arange(0) if self.rows_alone else self.coded
+        if coded is None:
+            return np.ones(len(chunks), dtype=np.bool_)
+        places = np.searchsorted(coded, chunks)
+        found = places < len(coded)
+        found[found] = coded[places[found]] == chunks[found]
+        return found
 
     @cached_property
     def row_bytes(self) -> int:

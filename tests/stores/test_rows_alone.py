@@ -42,10 +42,12 @@ WANTED = {
 }
 
 
-@pytest.mark.parametrize("listed", [True, False], ids=["lists", "one by one"])
+@pytest.mark.parametrize("by", ["rings", "lists", "one by one"])
 @pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
-def test_rows_in_any_order(table, wanted, listed, monkeypatch):
-    if not listed:
+def test_rows_in_any_order(table, wanted, by, monkeypatch):
+    if by != "rings":
+        monkeypatch.setattr(many, "ring_here", lambda: None)
+    if by == "one by one":
         monkeypatch.setattr(many, "_calls", lambda: None)
     path, X = table
     store = open_store(path)
@@ -101,6 +103,7 @@ def test_rows_past_the_end_of_a_file_cut_short(table, monkeypatch):
 def test_a_queue_that_the_system_does_not_give(table, monkeypatch):
     path, X = table
     calls = many._Calls(lambda *_: -1, None, None)
+    monkeypatch.setattr(many, "ring_here", lambda: None)
     monkeypatch.setattr(many, "_calls", lambda: calls)
     monkeypatch.setattr(many, "_idle", {})
     source = open_store(path).sources["X"]
@@ -111,6 +114,7 @@ def test_a_queue_that_the_system_does_not_give(table, monkeypatch):
 def test_reads_that_fail_are_done_again(table, monkeypatch):
     """A read that brings less than was asked is made anew, and tells what is wrong itself."""
     path, X = table
+    monkeypatch.setattr(many, "ring_here", lambda: None)
     monkeypatch.setattr(many._Queue, "run", lambda *_: False)
     source = open_store(path).sources["X"]
     wanted = WANTED["far apart"]
@@ -159,7 +163,6 @@ def test_lists_are_what_is_meant():
     """Where this machine has the call, it is used."""
     if many._calls() is None:
         pytest.skip("this system takes no lists of reads")
-    seen = []
     data = np.arange(100, dtype=np.uint8)
     with open(os.memfd_create("rows"), "wb+", buffering=0) as file:
         file.write(data.tobytes())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.pool import Pool, wait
 from epochal.execute.ragged import Slab, items_of, new_block
+from epochal.layout import Layout
 from epochal.plan.windows import Read, in_file_order, reads_of
 from epochal.ragged import Block
 from epochal.stores.ragged import RaggedSource
@@ -33,27 +34,41 @@ def read_rows(source: Source, rows: slice | NDArray[np.int64], threads: int) -> 
     out = np.empty((len(ordered), *layout.row_shape), layout.dtype)
     if not out.size:
         return out
-    alone = layout.rows_alone and places is not None
-    reads = reads_of(ordered, layout, run_bytes=RUN_BYTES, alone=alone)
+    reads = _reads(layout, ordered, places)
     threads = max(threads, layout.in_flight)
     few = out.nbytes < PARALLEL_BYTES and layout.in_flight == 1
     if few or threads == 1 or not layout.parallel:
-        for read in reads:
-            _fill(source, read, places, out, alone=alone)
+        for each in reads:
+            _fill(source, *each, out)
         return out
-    pending: Iterator[Read] = iter(list(reads))
+    pending = iter(list(reads))
     with closing(Pool(threads)) as pool:
 
         def work() -> None:
-            for read in pending:  # a list's iterator hands out each item once, whoever asks
-                _fill(source, read, places, out, alone=alone)
+            for each in pending:  # a list's iterator hands out each item once, whoever asks
+                _fill(source, *each, out)
 
         wait([pool.submit(work) for _ in range(threads)])
     return out
 
 
+def _reads(
+    layout: Layout, ordered: NDArray[np.int64], places: NDArray[np.int64] | None
+) -> Iterator[tuple[Read, NDArray[np.int64] | None, bool]]:
+    """Reads that bring ascending rows, the places to which each one's slots go, and whether it is
+    one of rows alone: those of chunks that must be decoded are not.
+    """
+    parts = [(ordered, places, layout.rows_alone and places is not None)]
+    if places is not None and layout.coded is not None:
+        coded = layout.is_coded(layout.chunks_of(ordered))
+        parts = [(ordered[~coded], places[~coded], True), (ordered[coded], places[coded], False)]
+    for rows, theirs, alone in parts:
+        for read in reads_of(rows, layout, run_bytes=RUN_BYTES, alone=alone):
+            yield read, theirs, alone
+
+
 def _fill(
-    source: Source, read: Read, places: NDArray[np.int64] | None, out: NDArray[Any], *, alone: bool
+    source: Source, read: Read, places: NDArray[np.int64] | None, alone: bool, out: NDArray[Any]
 ) -> None:
     layout = source.layout
     slots = slice(read.first_slot, read.first_slot + read.n_slots)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.coded import KeptCoded
 from epochal.execute.direct import DirectFeed
 from epochal.execute.feed import BatchRows, Feed, Ticket
 from epochal.execute.meter import Meter
@@ -315,6 +316,8 @@ def _feed(
 ) -> Feed:
     if isinstance(source, RaggedSource):
         return _ragged_feed(plan, source, kept, order, start, pool, meter, scratch)
+    if plan.alone and source.layout.coded is not None:
+        source = KeptCoded(source, meter)
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
     if plan.kind == "direct":

@@ -119,7 +119,7 @@ class _SkippingSource:
         except DamageError as error:
             if stop - start == 1:
                 bounds = self.layout.bounds(start)
-                if self.layout.rows_alone and not self.layout.checked:
+                if not self.layout.checked and not self.layout.is_coded(np.array([start])).any():
                     self.read_rows(np.arange(*bounds), out)
                 else:
                     self._leave_out(*bounds, out, error)

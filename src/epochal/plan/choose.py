@@ -99,6 +99,9 @@ def choose(
     best = min(
         options, key=lambda o: _cost(o, task, "first").seconds + _cost(o, task, "later").seconds
     )
+    if best.strategy == "rescan" and not task.exact:
+        task = replace(task, exact=True)
+        best = _Option("rescan", _parts("rescan", task))
     return Plan(
         strategy=best.strategy,
         scheme=order.scheme.name,

@@ -58,6 +58,12 @@ class Order:
             and not self.scheme.name.startswith("random_")
         )
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether each row of the file is as likely as any other at each position."""
+        uniform = ("shuffled_sequential", "random_uniform")
+        return self.selection is None and self.scheme.name in uniform
+
     def bounds(self, batch: int) -> tuple[int, int]:
         """Positions of one batch, half-open."""
         return self.scheme.bounds(batch)

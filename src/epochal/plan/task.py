@@ -40,7 +40,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Task:
-    """The question that strategies answer, one source at a time."""
+    """The question that strategies answer, one source at a time.
+
+    ``exact``: chunks that windows of a uniform order touch are counted, for the plan that runs, and
+    not just expected, which is near enough to choose by.
+    """
 
     order: Order
     everything: dict[str, Layout | RaggedLayout] = field(repr=False)
@@ -54,6 +58,7 @@ class Task:
     batch_group: int
     start: int
     start_batch: int
+    exact: bool = False
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from epochal.layout import Layout
 from epochal.plan.plan import FeedPlan, Prediction
@@ -17,6 +21,8 @@ RUN_BYTES = 1 << 20
 FAR_RUN_BYTES = 4 << 20  # what is read by one call is some requests at once
 GATHER_RUN_BYTES = 256 << 10
 IN_FILE_ORDER = 1.0  # what a row costs in a window, whose end few readers work at, to one at random
+FEW_ROWS = 1 << 14  # are counted in no time
+COUNTED_ROWS = 1 << 20  # rows at a time whose chunks are looked at
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 
 
@@ -54,10 +60,12 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     within a window.
     """
     layout = task.layouts[name]
-    if not layout.rows_alone:
+    if not layout.some_alone:
         raise Infeasible("rows cannot be read without decoding their chunk")
+    kept = _kept(task, name)
     if 0 < task.machine.of(name).row_readers <= task.threads:
-        return _plan_direct(task, name, share)
+        return _plan_direct(task, name, share - kept.bytes, kept)
+    share -= kept.bytes
     # Many readers where a device answers late; fewer where their buffers would be all there is.
     readers = task.machine.of(name).row_readers
     each = max(layout.row_bytes, GATHER_RUN_BYTES) + layout.read_overhead_bytes
@@ -70,25 +78,98 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     if window_rows < least:
         raise Infeasible(
             "three windows of a batch do not fit",
-            task.common_bytes + temporary + 3 * least * row_bytes,
+            task.common_bytes + kept.bytes + temporary + 3 * least * row_bytes,
         )
     window_rows = min(window_rows, max(task.n_rows_left, least))
     held = temporary + 3 * window_rows * row_bytes
+    items = (*_items(temporary, held), *kept.item)
     feed = FeedPlan(
-        name, "window", held, run_bytes, window_rows, windows_ahead=1, alone=True, readers=readers
+        name,
+        "window",
+        held + kept.bytes,
+        run_bytes,
+        window_rows,
+        windows_ahead=1,
+        alone=True,
+        readers=readers,
     )
-    cost = _cost(task, name, feed, first_rows=window_rows)
-    return Part(feed, cost, cost, cost, _items(temporary, held))
+    cost = kept.added(_cost(task, name, feed, first_rows=window_rows))
+    return Part(feed, cost, cost, cost, items)
 
 
-def _plan_direct(task: Task, name: str, share: int) -> Part:
+def _plan_direct(task: Task, name: str, share: int, kept: _Kept) -> Part:
     layout = task.layouts[name]
     held = task.threads * layout.read_overhead_bytes
     if share < held:
-        raise Infeasible("the rows being read do not fit", task.common_bytes + held)
-    feed = FeedPlan(name, "direct", held, alone=True)
-    cost = _cost(task, name, feed, first_rows=task.batch_rows * task.batch_group)
-    return Part(feed, cost, cost, cost, (("rows being read", held),))
+        needed = task.common_bytes + kept.bytes + held
+        raise Infeasible("the rows being read do not fit", needed)
+    feed = FeedPlan(name, "direct", held + kept.bytes, alone=True)
+    cost = kept.added(_cost(task, name, feed, first_rows=task.batch_rows * task.batch_group))
+    return Part(feed, cost, cost, cost, (("rows being read", held), *kept.item))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Chunks that are decoded for rows that are read alone elsewhere, and kept: what they hold in
+    any epoch; and of this one, the bytes of the rows that come out of them, and what decoding them
+    takes.
+    """
+
+    bytes: int = 0
+    row_bytes: int = 0
+    cost: Prediction = field(default_factory=Prediction)
+
+    @property
+    def item(self) -> tuple[tuple[str, int], ...]:
+        """Of the page of a plan."""
+        return (("chunks that were decoded", self.bytes),) if self.bytes else ()
+
+    def added(self, cost: Prediction) -> Prediction:
+        """The cost of all rows read alone, made theirs: they are decoded all over the epoch."""
+        seconds = cost.seconds + self.cost.seconds
+        return replace(
+            cost,
+            read_bytes=cost.read_bytes + self.cost.read_bytes - self.row_bytes,
+            decoded_bytes=cost.decoded_bytes + self.cost.decoded_bytes - self.row_bytes,
+            chunks_decoded=cost.chunks_decoded + self.cost.chunks_decoded,
+            seconds=seconds,
+            first_batch_seconds=cost.first_batch_seconds * seconds / max(cost.seconds, 1e-9),
+        )
+
+
+def _kept(task: Task, name: str) -> _Kept:
+    layout, order = task.layouts[name], task.order
+    coded = layout.coded
+    if coded is None or not len(coded):
+        return _Kept()
+    if order.selection is not None:
+        coded = coded[_counted(layout, coded, [order.selection]) > 0]
+    chunk_bytes = layout.chunk_row_counts * layout.row_bytes
+    held = int(chunk_bytes[coded].sum())
+    times = layout.chunk_row_counts[coded]
+    if task.start or not order.each_row_once or order.selection is not None:
+        ends = range(task.start, min(order.n_positions, task.start + EXACT_ROWS), COUNTED_ROWS)
+        parts = (order.row_array(at, min(at + COUNTED_ROWS, order.n_positions)) for at in ends)
+        times = _counted(layout, coded, parts)
+        coded, times = coded[times > 0], times[times > 0]
+    decoded = int(chunk_bytes[coded].sum())
+    cost = Prediction(
+        read_bytes=int(layout.chunk_stored_bytes[coded].sum()),
+        decoded_bytes=decoded,
+        chunks_decoded=int(layout.chunk_pieces[coded].sum()),
+        seconds=task.decode_seconds(name, decoded),
+    )
+    return _Kept(held, int(times.sum()) * layout.row_bytes, cost)
+
+
+def _counted(
+    layout: Layout, chunks: NDArray[np.int64], parts: Iterable[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """How many of some rows each of some chunks has, ``(n_chunks,)``."""
+    times = np.zeros(layout.n_chunks, dtype=np.int64)
+    for rows in parts:
+        times += np.bincount(layout.chunks_of(rows), minlength=layout.n_chunks)
+    return times[chunks]
 
 
 def plan_rescan(task: Task, name: str, share: int) -> Part:
@@ -177,7 +258,10 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
 
 def _touched(task: Task, layout: Layout, feed: FeedPlan) -> tuple[int, int, int]:
     """Stored bytes, pieces and decoded bytes of all windows."""
-    if task.n_rows_left > EXACT_ROWS and not task.order.monotone:
+    expected = task.n_rows_left > EXACT_ROWS and not task.order.monotone
+    if task.order.is_uniform and not task.exact and task.n_rows_left > FEW_ROWS:
+        expected = True
+    if expected:
         windows = -(-task.n_rows_left // feed.window_rows)
         per_window = 1 - (1 - 1 / max(layout.n_chunks, 1)) ** min(
             feed.window_rows, task.n_rows_left

@@ -76,6 +76,7 @@ def _joined(layouts: Sequence[Layout], first_rows: NDArray[np.int64]) -> Layout:
         dtype=first.dtype,
         chunk_rows=chunk_rows,
         rows_alone=all(layout.rows_alone for layout in layouts),
+        coded=_coded(layouts),
         piece_bytes=_pieces(layouts),
         read_overhead_bytes=max(layout.read_overhead_bytes for layout in layouts),
         kind=kinds[0] if len(kinds) == 1 else "mixed",
@@ -91,6 +92,22 @@ def _edges(layout: Layout) -> NDArray[np.int64]:
     if layout.starts is not None:
         return layout.starts
     return np.minimum(np.arange(layout.n_chunks + 1) * layout.chunk_rows, layout.n_rows)
+
+
+def _coded(layouts: Sequence[Layout]) -> NDArray[np.int64] | None:
+    """Chunks that must be decoded, where rows of all others can be read alone."""
+    if all(layout.rows_alone for layout in layouts):
+        return None
+    if not all(layout.some_alone for layout in layouts):
+        return None
+    firsts = np.cumsum([0, *(layout.n_chunks for layout in layouts)])
+    return np.concatenate(
+        [
+            layout.coded + at
+            for layout, at in zip(layouts, firsts, strict=False)
+            if layout.coded is not None
+        ]
+    )
 
 
 def _pieces(layouts: Sequence[Layout]) -> NDArray[np.uint32] | None:

@@ -34,7 +34,8 @@ class DecodedSource:
         self._file, self._name, self._source, self.manifest = file, name, source, manifest
         layout = source.layout
         self._fits = manifest.decoded and manifest.n_pieces == layout.n_chunks
-        self.layout: Layout = replace(layout, checked=self._fits)
+        coded = None if self._fits else layout.coded
+        self.layout: Layout = replace(layout, checked=self._fits, coded=coded)
 
     def unchecked(self) -> Source:
         """The source itself."""

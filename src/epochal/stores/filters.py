@@ -133,9 +133,10 @@ class Pipeline:
         self._all_masked = (1 << len(self.filters)) - 1
         self._steps: dict[int, tuple[_Step, ...]] = {}
 
-    def stores_plainly(self, mask: int) -> bool:
-        """Whether a chunk of this mask is stored as it is."""
-        return mask & self._all_masked == self._all_masked
+    def store_plainly(self, masks: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of the chunks of these masks are stored as they are."""
+        skipped = masks & np.uint32(self._all_masked)
+        return np.asarray(skipped == self._all_masked)
 
     def workspace_bytes(self) -> int:
         """Bytes that `decode` holds beside its input and output, at most."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -72,11 +73,13 @@ class ChunkedSource:
         manifest = facts.manifest
         fits = manifest is not None and manifest.fits(len(facts.sizes))
         self._checks = Checks(manifest.sums, facts.sizes) if manifest is not None and fits else None
+        self._plain = self._plain_chunks()
         self._layout = Layout(
             shape=facts.shape,
             dtype=facts.dtype,
             chunk_rows=facts.chunk[0],
             rows_alone=self._whole_rows and not facts.filters,
+            coded=self._coded_chunks(),
             piece_bytes=facts.sizes.reshape(self._grid[0], self._pieces),
             read_overhead_bytes=self._overhead_bytes() + self._file.copy_bytes,
             kind="chunked",
@@ -84,6 +87,33 @@ class ChunkedSource:
             in_flight=self._file.in_flight,
             checked=self._checks is not None,
         )
+
+    def _plain_chunks(self) -> NDArray[np.bool_] | None:
+        """Which chunks of whole rows are stored as they are, though there are filters: those that
+        no filter made smaller; and those that are not stored at all. None where no chunk is.
+        """
+        facts = self._facts
+        if not facts.filters or not self._whole_rows or facts.masks is None:
+            return None
+        plain = self._pipeline.store_plainly(facts.masks) & (facts.sizes == self._chunk_bytes)
+        return plain | (facts.sizes == 0) if plain.any() else None
+
+    def _coded_chunks(self) -> NDArray[np.int64] | None:
+        """The others, where they are few. Rows that are read alone would not be compared with
+        checksums: then there are none.
+        """
+        if self._plain is None or self._checks is not None:
+            return None
+        coded = np.flatnonzero(~self._plain)
+        return coded if 2 * len(coded) <= len(self._plain) else None
+
+    @cached_property
+    def _alone_stored(self) -> bool:
+        """Whether all chunks whose rows are read alone are stored, and as long as they must be."""
+        whole = self._facts.sizes == self._chunk_bytes
+        if self._layout.coded is not None:
+            whole[self._layout.coded] = True
+        return bool(whole.all())
 
     @property
     def layout(self) -> Layout:
@@ -122,7 +152,9 @@ class ChunkedSource:
         offsets, sizes = facts.offsets[pieces].tolist(), facts.sizes[pieces].tolist()
         masks = None if facts.masks is None else facts.masks[pieces].tolist()
         target = _Target(self, start, out)
-        plain = self._layout.rows_alone
+        plain = [self._layout.rows_alone] * len(sizes)
+        if self._plain is not None:
+            plain = self._plain[pieces].tolist()
         buffer = np.empty(0, dtype=np.uint8)
         i, n = 0, len(sizes)
         while i < n:
@@ -132,9 +164,9 @@ class ChunkedSource:
                 target.fill(i)
                 i += 1
                 continue
-            gap = 0 if plain else self._gap_bytes
-            j = _reach(offsets, sizes, i, n, gap, self._group_bytes)
-            if plain:
+            gap = 0 if plain[i] else self._gap_bytes
+            j = _reach(offsets, sizes, i, _same(plain, i, n), gap, self._group_bytes)
+            if plain[i]:
                 rows = target.rows(i, j)
                 self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, rows)
                 if self._checks is not None:
@@ -160,38 +192,34 @@ class ChunkedSource:
         self._pad(out)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Read single rows of unfiltered chunks: neighbours in one ``pread``."""
+        """Read single rows of chunks that are stored as they are: neighbours in one ``pread``."""
         row_bytes = self._layout.row_bytes
         rows = np.asarray(rows, dtype=np.int64)
         chunk, positions, there = self._positions(rows)
         if out.nbytes == 0:
             return
         read = self._file.checked()
-        stored = np.flatnonzero(there)
         flat = byte_view(out)
-        if len(stored) < len(rows):
+        stored = None
+        if there is not None:
+            stored = np.flatnonzero(there)
             flat.view(self._lane).reshape(len(rows), -1, self._lanes)[~there] = self._fill
+            positions, chunk = positions[stored], chunk[stored]
         try:
-            gather(
-                read,
-                positions[stored],
-                stored if len(stored) < len(rows) else None,
-                row_bytes,
-                flat,
-            )
+            gather(read, positions, stored, row_bytes, flat)
         except (EOFError, OSError) as error:
             if isinstance(error, EpochalError):
                 raise
-            raise self._damage(int(chunk[stored[0]]), str(error)) from error
+            raise self._damage(int(chunk[0]), str(error)) from error
         self._pad(out)
 
     def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
-        """Read single rows of unfiltered chunks into several arrays, with few calls of the
-        system.
+        """Read single rows of chunks that are stored as they are into several arrays, with few
+        calls of the system.
         """
         _, positions, there = self._positions(rows)
         row_bytes = self._layout.row_bytes
-        if there.all() and gather_into(self._file.checked(), positions, row_bytes, outs):
+        if there is None and gather_into(self._file.checked(), positions, row_bytes, outs):
             for out in outs:
                 self._pad(out)
         else:
@@ -199,17 +227,21 @@ class ChunkedSource:
 
     def _positions(
         self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Chunk of each row, its place in the file, and whether it is stored at all."""
-        assert self._layout.rows_alone
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_] | None]:
+        """Chunk of each row, its place in the file, and which are stored: None if all are."""
+        assert self._layout.some_alone
         facts = self._facts
         check_rows(rows, self._layout.n_rows, facts.name)
         chunk, within = np.divmod(rows, facts.chunk[0])
+        assert self._plain is None or self._plain[chunk].all()
+        positions = facts.offsets[chunk] + within * self._layout.row_bytes
+        if self._alone_stored:
+            return chunk, positions, None
         sizes = facts.sizes[chunk]
         short = (sizes != 0) & (sizes != self._chunk_bytes)
         if short.any():
             raise self._short(int(chunk[np.argmax(short)]))
-        return chunk, facts.offsets[chunk] + within * self._layout.row_bytes, sizes != 0
+        return chunk, positions, None if sizes.all() else sizes != 0
 
     def _pad(self, out: NDArray[Any]) -> None:
         if self._facts.paddings:
@@ -273,13 +305,23 @@ class ChunkedSource:
     def _overhead_bytes(self) -> int:
         facts = self._facts
         largest = int(facts.sizes.max(initial=0))
+        gathering = min(GATHER_BYTES, int(facts.sizes.sum(dtype=np.int64)))
         if self._whole_rows and not facts.filters:
-            return min(GATHER_BYTES, int(facts.sizes.sum(dtype=np.int64)))
+            return gathering
         everything = int(facts.sizes.sum(dtype=np.int64)) + self._gap_bytes * len(facts.sizes)
         stored = max(largest, min(self._group_bytes, everything))
         partial = not self._whole_rows or facts.shape[0] % facts.chunk[0] != 0
         bookkeeping = BOOKKEEPING_BYTES * self._pieces
-        return stored + partial * self._chunk_bytes + self._pipeline.workspace_bytes() + bookkeeping
+        decoding = stored + partial * self._chunk_bytes + self._pipeline.workspace_bytes()
+        return max(decoding + bookkeeping, gathering if self._plain is not None else 0)
+
+
+def _same(flags: list[bool], i: int, n: int) -> int:
+    """The end of the run of equal flags from `i` on."""
+    try:
+        return flags.index(not flags[i], i, n)
+    except ValueError:
+        return n
 
 
 def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int, most: int) -> int:

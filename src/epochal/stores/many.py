@@ -3,6 +3,7 @@
 A row that lies alone is a read of its own. In Python that is a call, and a hand-over of the
 interpreter's lock, for each row; ``io_submit(2)`` takes a list of reads, which NumPy makes. The
 kernel carries them out one after another before it returns, for they go through the page cache.
+What is in it already comes by ``io_uring`` with less ado (`ring.py`).
 What a read brings may also be scattered over many places, as ``preadv`` does it.
 Where there is no such call (other systems, or a sandbox that forbids it), none of them is done.
 """
@@ -20,9 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.stores.ring import ENTRIES, MOST_BYTES, ring_here
+
 __all__ = ["submit", "submit_vectors"]
 
 AT_ONCE = 256
+CALL_BYTES = 64 << 20  # and no more by one call: nothing stops it
 SYSTEM_CALLS = {"x86_64": (206, 209, 208), "aarch64": (0, 2, 4)}  # io_setup, _submit, _getevents
 PREAD, PREADV = 0, 7
 # struct iocb and struct io_event of linux/aio_abi.h. For PREADV, `buffer` is an array of struct
@@ -91,6 +95,27 @@ def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n
 
     Costs about 10 ns a read beside what the kernel does; holds some kilobytes a thread.
     """
+    ring = ring_here() if n_bytes <= MOST_BYTES else None
+    if ring is None:
+        return _submit_alike(fd, offsets, addresses, n_bytes)
+    step = max(1, min(ENTRIES, CALL_BYTES // max(n_bytes, 1)))
+    for start in range(0, len(offsets), step):
+        some = slice(start, start + step)
+        if not ring.works:
+            return start + _submit_alike(fd, offsets[start:], addresses[start:], n_bytes)
+        whole = ring.read(fd, offsets[some], addresses[some], n_bytes)
+        if whole.all():
+            continue
+        left = np.flatnonzero(~whole) + start
+        if _submit_alike(fd, offsets[left], addresses[left], n_bytes) < len(left):
+            return start
+    return len(offsets)
+
+
+def _submit_alike(
+    fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n_bytes: int
+) -> int:
+    """The same by the calls that wait."""
 
     def fill(reads: NDArray[np.void], some: slice) -> None:
         reads["operation"], reads["fd"] = PREAD, fd

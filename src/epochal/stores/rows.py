@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,19 +45,13 @@ def check_rows(rows: NDArray[np.int64], n_rows: int, name: str) -> None:
         raise RowError(f"asked for row {bad} of {name!r}, which has rows 0 to {n_rows - 1}")
 
 
-@runtime_checkable
-class _Into(Protocol):
-    """A source that has a quicker way to read rows into several arrays."""
-
-    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None: ...
-
-
 def read_rows_into(source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
     """Read single rows, ``(n_rows,)``, into several arrays, which together have room for as many:
-    in one go where the source can.
+    in one go by the source's own ``read_rows_into``, where it has one.
     """
-    if isinstance(source, _Into):
-        source.read_rows_into(rows, outs)
+    own = getattr(source, "read_rows_into", None)
+    if own is not None:
+        own(rows, outs)
     else:
         read_rows_of_each(source, rows, outs)
 

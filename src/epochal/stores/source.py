@@ -32,6 +32,6 @@ class Source(Protocol):
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows (any order, repeats allowed) into `out`; only where
-        ``layout.rows_alone``.
+        ``layout.rows_alone``, or rows of chunks that are not among ``layout.coded``.
         """
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -23,9 +23,13 @@ __all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "SourceStore", "Torn
 
 
 class _ChunkedArray:
-    """An array that can only be read in whole chunks, as if they had to be decoded."""
+    """An array that can only be read in whole chunks, as if they had to be decoded; or only some
+    chunks of it (`coded`), the rows of the others also alone.
+    """
 
-    def __init__(self, array: NDArray[Any], chunk_rows: int) -> None:
+    def __init__(
+        self, array: NDArray[Any], chunk_rows: int, coded: Sequence[int] | None = None
+    ) -> None:
         self._array = array
         n_chunks = -(-len(array) // chunk_rows)
         row_bytes = array[:1].nbytes
@@ -35,6 +39,7 @@ class _ChunkedArray:
             chunk_rows=chunk_rows,
             piece_bytes=np.full((n_chunks, 1), max(chunk_rows * row_bytes // 2, 1), np.uint32),
             codec="pretended",
+            coded=None if coded is None else np.array(coded, np.int64),
         )
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -45,20 +50,25 @@ class _ChunkedArray:
         out[...] = rows
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Never: these rows cannot be read alone."""
-        raise AssertionError("read_rows on a source whose rows cannot be read alone")
+        """Copy rows, if none is of a chunk that must be read whole."""
+        assert not self.layout.is_coded(self.layout.chunks_of(rows)).any()
+        out[...] = self._array[rows]
 
 
 class ChunkedArrays:
-    """Arrays as a store of chunked sources: ``ChunkedArrays({"X": (array, chunk_rows)})``."""
+    """Arrays as a store of chunked sources: ``ChunkedArrays({"X": (array, chunk_rows)})``; where
+    rows can be read alone but for those of some chunks, ``(array, chunk_rows, numbers)``.
+    """
 
     name = "<chunked arrays>"
     others: tuple[Other, ...] = ()
     groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
-    def __init__(self, arrays: Mapping[str, tuple[NDArray[Any], int]]) -> None:
+    def __init__(
+        self, arrays: Mapping[str, tuple[NDArray[Any], int] | tuple[NDArray[Any], int, list[int]]]
+    ) -> None:
         self.sources: dict[str, AnySource] = {
-            name: _ChunkedArray(array, chunk_rows) for name, (array, chunk_rows) in arrays.items()
+            name: _ChunkedArray(*arguments) for name, arguments in arrays.items()
         }
 
     def close(self) -> None:
@@ -127,7 +137,7 @@ class TornSource:
     def __init__(self, source: Source, torn_chunk: int) -> None:
         self._source = source
         self._torn_chunk = torn_chunk
-        self.layout = replace(source.layout, rows_alone=False)
+        self.layout = replace(source.layout, rows_alone=False, coded=None)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Fail if the torn chunk is among those asked for."""
