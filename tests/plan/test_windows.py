@@ -73,11 +73,11 @@ def test_mixing_windows_are_cut_only_when_they_are_too_large(made, window_rows):
 
 
 @settings(max_examples=200, deadline=None)
-@given(made_orders(names=["sequential", "even_sequential"]), st.integers(1, 120))
-def test_windows_of_a_stream_share_no_chunk(made, window_rows):
+@given(made_orders(names=["sequential", "even_sequential"]), st.integers(1, 120), st.integers(0, 3))
+def test_windows_of_a_stream_share_no_chunk(made, window_rows, readers):
     order, layout, start = made
     seen, at = set(), start
-    for low, high in cut_stream(order, layout, start, window_rows):
+    for low, high in cut_stream(order, layout, start, window_rows, readers):
         assert (low, at) == (at, low)
         chunks = set((order.row_array(low, high) // layout.chunk_rows).tolist())
         assert not chunks & seen
@@ -86,6 +86,16 @@ def test_windows_of_a_stream_share_no_chunk(made, window_rows):
         # No longer than asked for, unless less than one chunk was.
         assert high - low <= window_rows or window_rows < layout.chunk_rows
     assert at == order.n_positions
+
+
+def test_readers_of_a_stream_end_together():
+    """The last windows are shorter, down to a chunk."""
+    order = Order(schemes.make("sequential", 1000, batch_size=10))
+    layout = Layout((1000,), np.dtype("u1"), 10)
+    sizes = [high - low for low, high in cut_stream(order, layout, 0, 100, 2)]
+    assert sizes[:6] == [100] * 6
+    assert sizes[6:] == sorted(sizes[6:], reverse=True)
+    assert sizes[-2:] == [10, 10]
 
 
 @settings(max_examples=300, deadline=None)

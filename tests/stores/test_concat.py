@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epochal
-from epochal.errors import FileMissingError, FormatError, MismatchError
+from epochal.errors import DamageError, FileMissingError, FormatError, MismatchError, RowError
 from epochal.stores import descriptor, open_store
 from epochal.stores.concat import ConcatSource
 from epochal.stores.memory import ArraySource
+from epochal.stores.rows import read_into, read_rows_into
 from epochal.testing.stores import ChunkedArrays
 
 
@@ -179,3 +180,101 @@ def test_equal_to_the_arrays_joined(files, data):
         out = np.empty((len(rows), 2), whole.dtype)
         source.read_rows(rows, out)
         assert (out == whole[rows]).all()
+
+
+def rows_of(source, wanted):
+    """Rows by both ways: into one array, and into several."""
+    out = np.empty((len(wanted), *source.layout.row_shape), source.layout.dtype)
+    source.read_rows(wanted, out)
+    parts = [np.zeros_like(part) for part in np.split(out, [0, len(out) // 3, len(out) // 2])]
+    read_rows_into(source, wanted, parts)
+    assert (np.concatenate(parts) == out).all()
+    return out
+
+
+@pytest.fixture(params=["npy", "h5 and npy", "holes", "padded", "partly compressed"])
+def plain(request, tmp_path, monkeypatch):
+    """Some files whose rows can be read alone, their rows, and which may be asked for."""
+    monkeypatch.setattr("epochal.stores.concat.FILES_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (n, 800), np.uint8) for n in (30, 1, 200, 0, 77, 50, 90)]
+    allowed = np.ones(sum(map(len, arrays)), bool)
+    if request.param == "padded":
+        arrays = [rng.integers(97, 123, (n, 800), np.uint8).view("S4") for n in (30, 1, 200, 77)]
+        allowed = np.ones(sum(map(len, arrays)), bool)
+    for number, array in enumerate(arrays):
+        if request.param == "npy" or (request.param == "h5 and npy" and number % 2):
+            (tmp_path / f"part-{number}").mkdir()
+            np.save(tmp_path / f"part-{number}" / "X.npy", array)
+            continue
+        more = {"chunks": (min(10, len(array)), array.shape[1])} if len(array) else {}
+        with h5py.File(tmp_path / f"part-{number}.h5", "w") as file:
+            if request.param == "padded":
+                kind = h5py.h5t.C_S1.copy()
+                kind.set_size(6)
+                kind.set_strpad(h5py.h5t.STR_SPACEPAD)
+                space = h5py.h5s.create_simple(array.shape)
+                made = h5py.h5d.create(file.id, b"X", kind, space)
+                made.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+                arrays[number] = array.astype("S6")
+                continue
+            if request.param == "partly compressed" and len(array) > 60:
+                array[30:40] = 0
+                start = sum(map(len, arrays[:number]))
+                allowed[start + 30 : start + 40] = False
+                allowed[start + len(array) // 10 * 10 : start + len(array)] = False
+                more["compression"] = "lzf"
+            made = file.create_dataset("X", array.shape, array.dtype, **more)
+            for at in range(0, len(array), 10):
+                if request.param == "holes" and at == 20:
+                    array[at : at + 10] = 0
+                else:
+                    made[at : at + 10] = array[at : at + 10]
+    names = sorted(tmp_path.iterdir(), key=lambda path: path.name)
+    names = [next(name.iterdir()) if name.is_dir() else name for name in names]
+    return names, np.concatenate(arrays), np.flatnonzero(allowed)
+
+
+def test_rows_of_many_files(plain):
+    """In any order, with repeats, to several arrays at once."""
+    names, rows, allowed = plain
+    source = open_store(names).sources["X"]
+    assert source.layout.some_alone
+    chunks = source.layout.chunks_of(np.arange(len(rows)))
+    assert np.flatnonzero(~source.layout.is_coded(chunks)).tolist() == allowed.tolist()
+    for seed, n in enumerate((0, 1, 2, 50, 600)):
+        wanted = np.random.default_rng(seed).choice(allowed, n)
+        assert (rows_of(source, wanted) == rows[wanted]).all()
+    with pytest.raises(RowError, match=f"asked for row {len(rows)}"):
+        read_rows_into(source, np.array([len(rows)]), [np.empty((1, *rows.shape[1:]), rows.dtype)])
+
+
+def test_chunks_of_many_files_into_several_arrays(plain):
+    names, rows, _ = plain
+    source = open_store(names).sources["X"]
+    layout = source.layout
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        start, stop = sorted(rng.choice(layout.n_chunks + 1, 2, replace=False).tolist())
+        expected = rows[layout.bounds(start)[0] : layout.bounds(stop - 1)[1]]
+        outs = np.split(np.zeros_like(expected), np.sort(rng.integers(0, len(expected), 4)))
+        outs = [np.ascontiguousarray(out) for out in outs]
+        spare = np.empty(max(layout.chunk_bytes, 1), np.uint8)
+        assert read_into(source, start, stop, outs, spare)
+        assert (np.concatenate(outs) == expected).all()
+
+
+def test_a_file_of_many_that_is_cut_short(tmp_path, monkeypatch):
+    """Is named, whichever way its rows are read."""
+    rows = np.random.default_rng(0).integers(0, 256, (50, 700), np.uint8)
+    for number in range(4):
+        np.save(tmp_path / f"X-{number}.npy", rows)
+    source = next(iter(open_store(tmp_path).sources.values()))
+    monkeypatch.setattr(descriptor.Descriptor, "_compare", lambda *_: None)
+    path = tmp_path / "X-2.npy"
+    path.write_bytes(path.read_bytes()[:-900])
+    outs = list(np.empty((2, 2, 700), np.uint8))
+    with pytest.raises(DamageError, match=r"X-2\.npy.*the file ends"):
+        read_rows_into(source, np.array([3, 149, 120, 148]), outs)
+    read_rows_into(source, np.array([3, 199, 120, 70]), outs)
+    assert (outs[0] == rows[[3, 49]]).all()

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epochal.stores import open_store
+from epochal.stores.rows import read_into
 
 LAW = settings(
     max_examples=400,
@@ -114,12 +115,26 @@ def check_parts(source, expected, data):
     stop = data.draw(st.integers(start, layout.n_chunks), label="stop")
     rows = slice(start * layout.chunk_rows, stop * layout.chunk_rows)
     assert same(read_chunks(source, start, stop), expected[rows])
+    if start < stop and len(expected[rows]):
+        check_parts_of_arrays(source, start, stop, expected[rows], data)
     every = np.arange(layout.n_rows)
     alone = every[~layout.is_coded(layout.chunks_of(every))]
     if len(alone):
         some = st.lists(st.sampled_from(alone.tolist()), max_size=30)
         chosen = np.array(data.draw(some, label="rows"), dtype=np.int64)
         assert same(read_rows(source, chosen), expected[chosen])
+
+
+def check_parts_of_arrays(source, start, stop, expected, data):
+    """The same into several arrays, where the source can."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(expected)), max_size=4), label="cuts"))
+    outs = [np.empty(part.shape, source.layout.dtype) for part in np.split(expected, cuts)]
+    spare = np.empty(source.layout.chunk_bytes, np.uint8)
+    if read_into(source, start, stop, outs, spare):
+        for out, part in zip(outs, np.split(expected, cuts), strict=True):
+            assert same(out, part)
+    else:
+        assert source.layout.kind == "compact" or not source._whole_rows
 
 
 @pytest.mark.parametrize("chain", sorted(set(CHAINS) - {"szip"}))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.skip import Skipped
 from epochal.stores.ragged import AnySource, wrapped
-from epochal.stores.rows import read_rows_into
+from epochal.stores.rows import read_into, read_rows_into
 from epochal.stores.store import Source
 
 __all__ = ["Meter", "MeteredSource", "Stats"]
@@ -120,6 +120,18 @@ class MeteredSource:
         seconds = time.perf_counter() - began
         stored, pieces = self.layout.costs(start, stop)
         self._meter.count(stored, out.nbytes, pieces, seconds)
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Read chunks into several arrays, counted, if the source has a way to."""
+        began = time.perf_counter()
+        if not read_into(self._source, start, stop, outs, spare):
+            return False
+        seconds = time.perf_counter() - began
+        stored, pieces = self.layout.costs(start, stop)
+        self._meter.count(stored, sum(out.nbytes for out in outs), pieces, seconds)
+        return True
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows, counted."""

@@ -19,6 +19,7 @@ from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.ragged import AnySource, RaggedSource
+from epochal.stores.rows import read_rows_into
 from epochal.stores.store import Source
 
 __all__ = ["Measured", "default_threads", "probe", "probe_source", "threads_of"]
@@ -26,7 +27,8 @@ __all__ = ["Measured", "default_threads", "probe", "probe_source", "threads_of"]
 PROBE_BYTES = 4 << 20
 PROBE_SECONDS = 0.02
 COPY_BYTES = 8 << 20
-SLOW_ROW_SECONDS = 40e-6  # a row that takes longer was waited for, not copied
+SLOW_ROW_SECONDS = 40e-6  # a row that takes longer was waited for, not copied,
+SLOW_BYTES_PER_S = 1e9  # and than it takes to copy a large one
 MANY_READERS = 32
 SCRATCH_BLOCKS = 16
 
@@ -160,11 +162,13 @@ def _probe_rows(source: Source, threads: int) -> tuple[float, int]:
     if layout.in_flight > 1:  # each row is a request: a few tell
         return _timed_rows(source, layout.in_flight, 2), layout.in_flight
     # The first call opens the file and touches its buffers; a device that is slow is slow again.
-    slow = layout.parallel and all(_timed_rows(source, 1, 32) > SLOW_ROW_SECONDS for _ in range(2))
-    if slow:
-        return _timed_rows(source, MANY_READERS, 16), MANY_READERS
-    # The quickest of some calls: others use the machine, too.
-    return min(_timed_rows(source, 1, 256) for _ in range(3)) / threads, threads
+    copied = SLOW_ROW_SECONDS + layout.row_bytes / SLOW_BYTES_PER_S
+    few, many = (max(1, min(n, PROBE_BYTES // layout.row_bytes)) for n in (32, 1024))
+    if layout.parallel and all(_timed_rows(source, 1, few) > copied for _ in range(2)):
+        each = max(1, min(16, PROBE_BYTES // (MANY_READERS * layout.row_bytes)))
+        return _timed_rows(source, MANY_READERS, each), MANY_READERS
+    # As many at once as a group of batches has; the quickest call: others use the machine, too.
+    return min(_timed_rows(source, 1, many) for _ in range(3)) / threads, threads
 
 
 def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
@@ -180,7 +184,7 @@ def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
     room.reshape(-1).view(np.uint8).fill(1)  # memory that was never touched would be timed, too
     if readers == 1:
         began = time.perf_counter()
-        source.read_rows(rows[0], room[0])
+        read_rows_into(source, rows[0], [room[0]])
         return (time.perf_counter() - began) / rows.size
     with closing(Pool(readers)) as pool:
         began = time.perf_counter()

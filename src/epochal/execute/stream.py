@@ -18,11 +18,13 @@ from epochal.layout import Layout
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
 from epochal.plan.windows import Read, cut_stream, in_file_order, reads_of
+from epochal.stores.rows import read_into
 from epochal.stores.store import Source
 
 __all__ = ["StreamFeed"]
 
 ArrayRoom = Room[NDArray[Any]]
+LEAST_PART_BYTES = 4096  # smaller parts of batches are copied from a block
 
 
 class _Load(NamedTuple):
@@ -36,8 +38,9 @@ class _Load(NamedTuple):
 class StreamFeed:
     """Feeds batches of an order that follows the file; see `FeedPlan`.
 
-    Each task reads some chunks. A run of chunks whose rows all belong to one batch is decoded into
-    that batch's array; one that a batch's end cuts is decoded aside and copied.
+    Each task reads some chunks straight into the arrays of the batches that they belong to; a chunk
+    that a batch's end cuts is decoded aside and copied, and with it its neighbours where the source
+    reads into one array at a time.
     """
 
     copies = False
@@ -55,7 +58,7 @@ class StreamFeed:
         self._source = source
         self._order = order
         self._pool = pool
-        self._bounds = cut_stream(order, source.layout, start, plan.window_rows)
+        self._bounds = cut_stream(order, source.layout, start, plan.window_rows, pool.threads)
         self._loads: deque[_Load] = deque()
         self._loaded_to = start
         make = array_maker(order.bounds, source.layout, pool.batches)
@@ -141,31 +144,57 @@ class StreamFeed:
             self._source.read_rows(rows, room.array[low - room.start : high - room.start])
 
     def _read_whole(self, read: Read, at: int, rooms: list[ArrayRoom]) -> None:
-        """Chunks of which every row is wanted: straight into a batch's array where many end in it,
-        else by way of a block that stays in the cache (a call for each chunk would cost more). From
-        afar, what is read together counts for more than a copy.
-        """
+        """Chunks of which every row is wanted."""
         layout = self._source.layout
         run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
-        few = 2 if layout.in_flight == 1 else run_chunks
         base = layout.bounds(read.start)[0] - at  # file row of position 0
         chunk = read.start
         while chunk < read.stop:
             self._pool.check()
-            first = layout.bounds(chunk)[0]
-            room = room_at(rooms, first - base)
-            end = base + room.stop  # file row at which the batch ends
-            last = layout.n_chunks if end >= layout.n_rows else layout.chunk_of(end)
-            last = min(last, read.stop)
-            if last - chunk >= min(few, run_chunks, read.stop - chunk):
-                n_rows = layout.bounds(last - 1)[1] - first
-                low = first - base - room.start
-                self._source.read(chunk, last, room.array[low : low + n_rows])
-            else:
-                last = min(chunk + run_chunks, read.stop)
-                block = read_aside(self._source, chunk, last, self._pool)
-                self._put(block, first - base, None, rooms)
+            last = min(chunk + run_chunks, read.stop)
+            if not self._read_into(chunk, last, base, rooms):
+                last = self._read_one(chunk, read.stop, run_chunks, base, rooms)
             chunk = last
+
+    def _read_into(self, chunk: int, last: int, base: int, rooms: list[ArrayRoom]) -> bool:
+        """Read the chunks ``[chunk, last)`` into the arrays of all batches that have rows of them;
+        False where the source has no way to, or it would be many small pieces.
+        """
+        layout = self._source.layout
+        first, stop = layout.bounds(chunk)[0], layout.bounds(last - 1)[1]
+        parts = [
+            room.array[low - room.start : high - room.start]
+            for room, low, high in cut(rooms, first - base, stop - base)
+        ]
+        if (stop - first) * layout.row_bytes < LEAST_PART_BYTES * len(parts):
+            return False
+        spare = self._pool.temporary(layout.chunk_bytes)
+        return read_into(self._source, chunk, last, parts, spare)
+
+    def _read_one(
+        self, chunk: int, stop: int, run_chunks: int, base: int, rooms: list[ArrayRoom]
+    ) -> int:
+        """Read some of the chunks ``[chunk, stop)``, up to which is the result: straight into a
+        batch's array where many end in it, else by way of a block that stays in the cache (a call
+        for each chunk would cost more). From afar, what is read together counts for more than a
+        copy.
+        """
+        layout = self._source.layout
+        few = 2 if layout.in_flight == 1 else run_chunks
+        first = layout.bounds(chunk)[0]
+        room = room_at(rooms, first - base)
+        end = base + room.stop  # file row at which the batch ends
+        last = layout.n_chunks if end >= layout.n_rows else layout.chunk_of(end)
+        last = min(last, stop)
+        if last - chunk >= min(few, run_chunks, stop - chunk):
+            n_rows = layout.bounds(last - 1)[1] - first
+            low = first - base - room.start
+            self._source.read(chunk, last, room.array[low : low + n_rows])
+        else:
+            last = min(chunk + run_chunks, stop)
+            block = read_aside(self._source, chunk, last, self._pool)
+            self._put(block, first - base, None, rooms)
+        return last
 
     @staticmethod
     def _put(

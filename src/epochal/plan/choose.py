@@ -87,8 +87,7 @@ def choose(
             candidates.append(Candidate(strategy, why_not=str(why)))
             continue
         options.append(option)
-        first, later = _cost(option, task, "first"), _cost(option, task, "later")
-        candidates.append(Candidate(strategy, first.seconds, later.seconds))
+        candidates.append(_candidate(option, task))
     if not options:
         raise _budget_error(task, refusals, lambda n_bytes: _fits(n_bytes, allowed, *arguments))
     if any(option.strategy == "stream" for option in options):
@@ -102,6 +101,10 @@ def choose(
     if best.strategy == "rescan" and not task.exact:
         task = replace(task, exact=True)
         best = _Option("rescan", _parts("rescan", task))
+        candidates = [
+            _candidate(best, task) if candidate.strategy == "rescan" else candidate
+            for candidate in candidates
+        ]
     return Plan(
         strategy=best.strategy,
         scheme=order.scheme.name,
@@ -273,6 +276,11 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
         rows=task.order.n_positions,
         seconds=cost.seconds * (1 if n_batches else 0) + ordering,
     )
+
+
+def _candidate(option: _Option, task: Task) -> Candidate:
+    first, later = _cost(option, task, "first"), _cost(option, task, "later")
+    return Candidate(option.strategy, first.seconds, later.seconds)
 
 
 def _held(option: _Option, task: Task) -> tuple[tuple[str, int], ...]:

@@ -90,14 +90,15 @@ def _batch_end(order: Order, start: int, end: int) -> int:
 
 
 def cut_stream(
-    order: Order, layout: Layout, start: int, window_rows: int
+    order: Order, layout: Layout, start: int, window_rows: int, readers: int = 0
 ) -> Iterator[tuple[int, int]]:
     """Windows of about `window_rows` positions of a monotone order that share no chunk: each is
-    decoded once.
+    decoded once. The last ones are shorter, so that so many readers end at about the same time.
     """
     stop = order.n_positions
     while start < stop:
-        end = min(start + window_rows, stop)
+        share = max((stop - start) // (2 * readers), layout.chunk_rows) if readers else window_rows
+        end = min(start + min(window_rows, share), stop)
         while end < stop:
             rows = order.rows(start, min(end + 1, stop))
             cut = _last_chunk(rows, layout)

@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from epochal.errors import MismatchError
 from epochal.layout import Layout
 from epochal.stores.ragged import RaggedSource
+from epochal.stores.rows import (
+    LEAST_ALONE_BYTES,
+    addresses_of,
+    check_rows,
+    gather_located,
+    locate,
+    read_into,
+    read_rows_of_each,
+)
 from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Other, Store, largest_group
 
 __all__ = ["ConcatSource", "ConcatStore"]
+
+FILES_AT_ONCE = 64  # are held open by one read, whatever becomes of them meanwhile
 
 
 class ConcatSource:
@@ -57,6 +68,61 @@ class ConcatSource:
                 block = np.empty((high - low, *out.shape[1:]), out.dtype)
                 self._parts[number].read_rows(wanted, block)
                 out[order[low:high]] = block
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Read the chunks ``[start, stop)`` into several arrays, file by file; False where a file
+        has no way to.
+        """
+        while start < stop:
+            number = int(np.searchsorted(self._first_chunks, start, "right")) - 1
+            first = int(self._first_chunks[number])
+            end = min(stop, int(self._first_chunks[number + 1]))
+            n_rows = self.layout.bounds(end - 1)[1] - self.layout.bounds(start)[0]
+            mine, outs = _cut(outs, n_rows)
+            if not read_into(self._parts[number], start - first, end - first, mine, spare):
+                return False
+            start = end
+        return True
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+        """Read single rows into several arrays: those of many files in few calls of the system."""
+        check_rows(rows, self.layout.n_rows, "several files as one")
+        if self.layout.row_bytes < LEAST_ALONE_BYTES or not self._read_located(rows, outs):
+            read_rows_of_each(self, rows, outs)
+
+    def _read_located(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> bool:
+        """False where some file cannot say where its rows lie."""
+        order = np.argsort(rows)
+        ordered, addresses = rows[order], addresses_of(outs, self.layout.row_bytes)[order]
+        ends = np.searchsorted(ordered, self._first_rows)
+        touched = np.flatnonzero(np.diff(ends)).tolist()
+        for first in range(0, len(touched), FILES_AT_ONCE):
+            found = []
+            few = touched[first : first + FILES_AT_ONCE]
+            for number in few:
+                theirs = ordered[ends[number] : ends[number + 1]] - self._first_rows[number]
+                one = locate(self._parts[number], theirs)
+                if one is None:
+                    return False
+                found.append(one)
+            some = slice(ends[few[0]], ends[few[-1] + 1])
+            if not gather_located(found, addresses[some], self.layout.row_bytes):
+                return False
+        return True
+
+
+def _cut(
+    outs: Sequence[NDArray[Any]], n_rows: int
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Room for so many rows, and the rest."""
+    first, rest = [], []
+    for out in outs:
+        first.append(out[:n_rows])
+        rest.append(out[n_rows:])
+        n_rows -= len(first[-1])
+    return first, rest
 
 
 def _joined(layouts: Sequence[Layout], first_rows: NDArray[np.int64]) -> Layout:

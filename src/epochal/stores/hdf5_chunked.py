@@ -18,9 +18,11 @@ from epochal.stores.codecs import Bytes, Undecodable
 from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
 from epochal.stores.hdf5_facts import Chunked
+from epochal.stores.hdf5_targets import CutRows, Items, WholeRows
 from epochal.stores.manifest import Manifest, crc32
 from epochal.stores.rows import (
     GATHER_BYTES,
+    Located,
     byte_view,
     check_rows,
     gather,
@@ -63,13 +65,7 @@ class ChunkedSource:
         near = self._file.in_flight == 1
         self._gap_bytes = GAP_BYTES if near else FAR_GAP_BYTES
         self._group_bytes = GROUP_BYTES if near else FAR_GROUP_BYTES
-        # Items are moved as the widest integers that divide them: a copy of any dtype, padding
-        # included.
-        itemsize = facts.dtype.itemsize
-        width = next(w for w in (8, 4, 2, 1) if itemsize % w == 0)
-        self._lane = np.dtype(f"u{width}")
-        self._lanes = itemsize // width
-        self._fill = np.frombuffer(facts.fill, dtype=self._lane)
+        self._items = Items(facts)
         manifest = facts.manifest
         fits = manifest is not None and manifest.fits(len(facts.sizes))
         self._checks = Checks(manifest.sums, facts.sizes) if manifest is not None and fits else None
@@ -137,21 +133,46 @@ class ChunkedSource:
         for k, piece in enumerate(pieces):
             stored = np.empty(int(self._facts.sizes[piece]), np.uint8)
             if len(stored):
-                self._fetch(read, stored, int(self._facts.offsets[piece]), piece)
+                self._fetch(read, int(self._facts.offsets[piece]), piece, stored)
                 sums[k] = crc32(stored)
         return sums
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read and decode the chunks ``[start, stop)``, neighbours in one ``pread``."""
-        facts = self._facts
         assert 0 <= start <= stop <= self._grid[0]
         if out.nbytes == 0:
             return
+        if self._whole_rows:
+            self._read(start, stop, WholeRows(self._facts, self._items, self._pipeline, [out]))
+        else:
+            target = CutRows(self._facts, self._items, self._pipeline, self._grid, start, out)
+            self._read(start, stop, target)
+        self._pad(out)
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Read the chunks ``[start, stop)`` into several arrays, which have room for all of their
+        rows, one after another; ``spare`` has room for a chunk. False where that is not to be had.
+        """
+        unfiltered = self._layout.rows_alone or self._plain is not None
+        if not self._whole_rows or (unfiltered and self._checks is not None):
+            return False
+        facts = self._facts
+        if any(out.nbytes for out in outs):
+            enough = len(spare) >= self._chunk_bytes  # not of a dataset of less than a chunk
+            aside = spare[: self._chunk_bytes] if enough else None
+            self._read(start, stop, WholeRows(facts, self._items, self._pipeline, outs, aside))
+        for out in outs:
+            self._pad(out)
+        return True
+
+    def _read(self, start: int, stop: int, target: WholeRows | CutRows) -> None:
+        facts = self._facts
         read = self._file.checked()
         pieces = slice(start * self._pieces, stop * self._pieces)
         offsets, sizes = facts.offsets[pieces].tolist(), facts.sizes[pieces].tolist()
         masks = None if facts.masks is None else facts.masks[pieces].tolist()
-        target = _Target(self, start, out)
         plain = [self._layout.rows_alone] * len(sizes)
         if self._plain is not None:
             plain = self._plain[pieces].tolist()
@@ -167,17 +188,18 @@ class ChunkedSource:
             gap = 0 if plain[i] else self._gap_bytes
             j = _reach(offsets, sizes, i, _same(plain, i, n), gap, self._group_bytes)
             if plain[i]:
-                rows = target.rows(i, j)
-                self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, rows)
+                assert isinstance(target, WholeRows)
+                parts = target.parts(i, j)
+                self._read_plain(read, offsets[i], sizes[i:j], pieces.start + i, parts)
                 if self._checks is not None:
-                    self._check_plain(read, offsets[i], pieces.start + i, rows)
+                    self._check_plain(read, offsets[i], pieces.start + i, *parts)
                 i = j
                 continue
             base, nbytes = offsets[i], offsets[j - 1] + sizes[j - 1] - offsets[i]
             if nbytes > len(buffer):
                 buffer = np.empty(0, dtype=np.uint8)  # freed before its successor is made
                 buffer = np.empty(nbytes, dtype=np.uint8)
-            self._fetch(read, buffer[:nbytes], base, pieces.start + i)
+            self._fetch(read, base, pieces.start + i, buffer[:nbytes])
             if self._checks is not None:
                 starts = [offset - base for offset in offsets[i:j]]
                 self._check(pieces.start + i, buffer, starts, sizes[i:j])
@@ -189,7 +211,6 @@ class ChunkedSource:
                 except Undecodable as error:
                     raise self._damage(pieces.start + i, str(error)) from error
                 i += 1
-        self._pad(out)
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows of chunks that are stored as they are: neighbours in one ``pread``."""
@@ -203,7 +224,7 @@ class ChunkedSource:
         stored = None
         if there is not None:
             stored = np.flatnonzero(there)
-            flat.view(self._lane).reshape(len(rows), -1, self._lanes)[~there] = self._fill
+            self._items.of(flat, len(rows), -1)[~there] = self._items.fill
             positions, chunk = positions[stored], chunk[stored]
         try:
             gather(read, positions, stored, row_bytes, flat)
@@ -224,6 +245,15 @@ class ChunkedSource:
                 self._pad(out)
         else:
             read_rows_of_each(self, rows, outs)
+
+    def locate(self, rows: NDArray[np.int64]) -> Located | None:
+        """Where single rows lie, all of which are there. None where they are padded, or not all
+        stored.
+        """
+        _, positions, there = self._positions(rows)
+        if self._facts.paddings or there is not None:
+            return None
+        return Located(self._file.checked(), positions)
 
     def _positions(
         self, rows: NDArray[np.int64]
@@ -248,13 +278,13 @@ class ChunkedSource:
             pad_with_nuls(byte_view(out), self._facts.dtype.itemsize, self._facts.paddings)
 
     def _read_plain(
-        self, read: Read, offset: int, sizes: list[int], piece: int, out: Bytes
+        self, read: Read, offset: int, sizes: list[int], piece: int, parts: list[Bytes]
     ) -> None:
         """Read chunks that are stored as they are, one after another, straight into their rows."""
         for k, size in enumerate(sizes):
             if size != self._chunk_bytes:
                 raise self._short(piece + k)
-        self._fetch(read, out, offset, piece)
+        self._fetch(read, offset, piece, *parts)
 
     def _check(self, first: int, data: Bytes, starts: list[int], sizes: list[int]) -> None:
         """Compare pieces with their checksums."""
@@ -272,20 +302,20 @@ class ChunkedSource:
         begun = rows[whole * self._chunk_bytes :]
         if len(begun):
             rest = np.empty(self._chunk_bytes - len(begun), np.uint8)
-            self._fetch(read, rest, offset + len(rows), piece + whole)
+            self._fetch(read, offset + len(rows), piece + whole, rest)
             what = self._checks.wrong_piece(piece + whole, rest, crc32(begun))
             if what is not None:
                 raise self._damage(piece + whole, what)
 
-    def _fetch(self, read: Read, target: Bytes, offset: int, piece: int) -> None:
+    def _fetch(self, read: Read, offset: int, piece: int, *parts: Bytes) -> None:
         try:
-            got = read([target.data], offset)
+            got = read([part.data for part in parts], offset)
         except OSError as error:
             if isinstance(error, EpochalError):
                 raise
             raise self._damage(piece, f"cannot be read: {error.strerror}") from error
-        if got < len(target):
-            raise self._damage(piece, f"the file ends {len(target) - got} bytes too early")
+        if got < (due := sum(map(len, parts))):
+            raise self._damage(piece, f"the file ends {due - got} bytes too early")
 
     def _short(self, piece: int) -> DamageError:
         return self._damage(
@@ -333,54 +363,3 @@ def _reach(offsets: list[int], sizes: list[int], i: int, n: int, gap: int, most:
         end = offsets[j] + sizes[j]
         j += 1
     return j
-
-
-class _Target:
-    """Where the pieces of one read go: straight into whole rows, or cut to size."""
-
-    def __init__(self, source: ChunkedSource, start: int, out: NDArray[Any]) -> None:
-        facts = source._facts
-        self._chunk, self._shape, self._grid = facts.chunk, facts.shape, source._grid
-        self._start, self._n_rows = start, len(out)
-        self._chunk_bytes, self._pipeline = source._chunk_bytes, source._pipeline
-        self._plain_edges, self._whole_rows = facts.plain_edges, source._whole_rows
-        self._lane, self._lanes, self._fill_item = source._lane, source._lanes, source._fill
-        self._flat = byte_view(out)
-        self._items = self._flat.view(self._lane).reshape(*out.shape, self._lanes)
-        self._cut: Bytes | None = None
-
-    def rows(self, i: int, j: int) -> Bytes:
-        """The bytes of the whole-row chunks ``[i, j)``."""
-        return self._flat[i * self._chunk_bytes : j * self._chunk_bytes]
-
-    def decode(self, i: int, stored: Bytes, mask: int) -> None:
-        """Decode piece `i`."""
-        if self._whole_rows:
-            rows = self.rows(i, i + 1)
-            if len(rows) == self._chunk_bytes:
-                self._pipeline.decode(stored, mask, rows)
-                return
-        if self._cut is None:
-            self._cut = np.empty(self._chunk_bytes, dtype=np.uint8)
-        place = self._place(i)
-        size = tuple(s.stop - s.start for s in place)
-        if self._plain_edges and size != self._chunk:
-            mask = -1  # stored without any filter, whatever its mask says
-        self._pipeline.decode(stored, mask, self._cut)
-        items = self._cut.view(self._lane).reshape(*self._chunk, self._lanes)
-        self._items[place] = items[tuple(slice(0, n) for n in size)]
-
-    def fill(self, i: int) -> None:
-        """Piece `i` is not stored: the fill value."""
-        self._items[self._place(i)] = self._fill_item
-
-    def _place(self, i: int) -> tuple[slice, ...]:
-        """The part of the output that piece `i` fills."""
-        place: list[slice] = []
-        for axis in range(len(self._chunk) - 1, 0, -1):
-            i, at = divmod(i, self._grid[axis])
-            first = at * self._chunk[axis]
-            place.append(slice(first, min(first + self._chunk[axis], self._shape[axis])))
-        first = i * self._chunk[0]
-        place.append(slice(first, min(first + self._chunk[0], self._n_rows)))
-        return tuple(reversed(place))

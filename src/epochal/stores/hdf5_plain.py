@@ -19,6 +19,7 @@ from epochal.stores.manifest import Manifest, crc32, differs
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.rows import (
     GATHER_BYTES,
+    Located,
     byte_view,
     check_rows,
     gather,
@@ -80,22 +81,39 @@ class ContiguousSource:
         assert 0 <= start <= stop <= self._layout.n_chunks
         if out.nbytes == 0:
             return
+        self._read(start, [out])
+        if self._sums is not None:
+            self._check(start, byte_view(out))
+        self._pad(out)
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Read the rows of the virtual chunks ``[start, stop)`` straight into several arrays. False
+        where they are to be checked.
+        """
+        if self._sums is not None:
+            return False
+        outs = [out for out in outs if out.nbytes]
+        if outs:
+            self._read(start, outs)
+        for out in outs:
+            self._pad(out)
+        return True
+
+    def _read(self, start: int, outs: Sequence[NDArray[Any]]) -> None:
         read = self._file.checked()
-        first = start * self._layout.chunk_rows
-        target = byte_view(out)
+        first, n_rows = start * self._layout.chunk_rows, sum(map(len, outs))
+        parts = [byte_view(out).data for out in outs]
         try:
-            got = read([target.data], self._facts.offset + first * self._layout.row_bytes)
+            got = read(parts, self._facts.offset + first * self._layout.row_bytes)
         except EpochalError:
             raise
         except OSError as error:
-            raise self._damage(first, len(out), f"cannot be read: {error.strerror}") from error
-        if got < len(target):
-            raise self._damage(
-                first, len(out), f"the file ends {len(target) - got} bytes too early"
-            )
-        if self._sums is not None:
-            self._check(start, target)
-        self._pad(out)
+            raise self._damage(first, n_rows, f"cannot be read: {error.strerror}") from error
+        missing = n_rows * self._layout.row_bytes - got
+        if missing > 0:
+            raise self._damage(first, n_rows, f"the file ends {missing} bytes too early")
 
     def _check(self, chunk: int, stored: Bytes) -> None:
         assert self._sums is not None
@@ -166,6 +184,13 @@ class ContiguousSource:
                 self._pad(out)
         else:
             read_rows_of_each(self, rows, outs)
+
+    def locate(self, rows: NDArray[np.int64]) -> Located | None:
+        """Where single rows lie, all of which are there. None where they are padded."""
+        if self._facts.paddings:
+            return None
+        row_bytes = self._layout.row_bytes
+        return Located(self._file.checked(), self._facts.offset + rows * row_bytes)
 
     def _pad(self, out: NDArray[Any]) -> None:
         if self._facts.paddings:

@@ -89,9 +89,15 @@ class _Queue:
 _idle: dict[int, deque[_Queue]] = {}
 
 
-def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n_bytes: int) -> int:
-    """Read `n_bytes` from each offset to the address beside it; how many of the first reads are
-    known to be done. The rest is the caller's to read by other means, and so are its errors.
+def submit(
+    fd: int | NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    addresses: NDArray[np.uint64],
+    n_bytes: int,
+) -> int:
+    """Read `n_bytes` from each offset of a file, or of the file beside it, to the address beside
+    it; how many of the first reads are known to be done. The rest is the caller's to read by other
+    means, and so are its errors.
 
     Costs about 10 ns a read beside what the kernel does; holds some kilobytes a thread.
     """
@@ -102,23 +108,31 @@ def submit(fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n
     for start in range(0, len(offsets), step):
         some = slice(start, start + step)
         if not ring.works:
-            return start + _submit_alike(fd, offsets[start:], addresses[start:], n_bytes)
-        whole = ring.read(fd, offsets[some], addresses[some], n_bytes)
+            rest = slice(start, None)
+            return start + _submit_alike(_of(fd, rest), offsets[rest], addresses[rest], n_bytes)
+        whole = ring.read(_of(fd, some), offsets[some], addresses[some], n_bytes)
         if whole.all():
             continue
         left = np.flatnonzero(~whole) + start
-        if _submit_alike(fd, offsets[left], addresses[left], n_bytes) < len(left):
+        if _submit_alike(_of(fd, left), offsets[left], addresses[left], n_bytes) < len(left):
             return start
     return len(offsets)
 
 
+def _of(fd: int | NDArray[np.int64], some: slice | NDArray[np.int64]) -> int | NDArray[np.int64]:
+    return fd if isinstance(fd, int) else fd[some]
+
+
 def _submit_alike(
-    fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n_bytes: int
+    fd: int | NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    addresses: NDArray[np.uint64],
+    n_bytes: int,
 ) -> int:
     """The same by the calls that wait."""
 
     def fill(reads: NDArray[np.void], some: slice) -> None:
-        reads["operation"], reads["fd"] = PREAD, fd
+        reads["operation"], reads["fd"] = PREAD, _of(fd, some)
         reads["data"] = reads["n_bytes"] = n_bytes
         reads["offset"], reads["buffer"] = offsets[some], addresses[some]
 

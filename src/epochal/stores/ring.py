@@ -101,6 +101,7 @@ class Ring:
         results = rings[at : at + CQE.itemsize * int(facts["cq_entries"])].view(CQE)
         self._result_of, self._result = results["data"], results["result"]
         self._offset, self._address = self._reads["offset"], self._reads["address"]
+        self._fds = self._reads["fd"]
         self._of = (-1, -1)
 
     def __del__(self) -> None:
@@ -109,19 +110,26 @@ class Ring:
             os.close(fd)
 
     def read(
-        self, fd: int, offsets: NDArray[np.int64], addresses: NDArray[np.uint64], n_bytes: int
+        self,
+        fd: int | NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        addresses: NDArray[np.uint64],
+        n_bytes: int,
     ) -> NDArray[np.bool_]:
-        """Read `n_bytes` from each offset to the address beside it, at most `ENTRIES` of them:
-        which of them came whole, ``(n,)``.
+        """Read `n_bytes` from each offset of a file, or of the file beside it, to the address
+        beside it, at most `ENTRIES` of them: which of them came whole, ``(n,)``.
         """
         n = len(offsets)
         assert n <= ENTRIES
         assert n_bytes <= MOST_BYTES
-        if self._of != (fd, n_bytes):
-            self._of = (fd, n_bytes)
-            self._reads["fd"], self._reads["n_bytes"] = fd, n_bytes
         tail = int(self._tail[0])
         slots = _places(tail, n, len(self._reads))
+        if not isinstance(fd, int):
+            self._fds[slots], self._reads["n_bytes"] = fd, n_bytes
+            self._of = (-1, -1)
+        elif self._of != (fd, n_bytes):
+            self._fds[:], self._reads["n_bytes"] = fd, n_bytes
+            self._of = (fd, n_bytes)
         self._offset[slots], self._address[slots] = offsets, addresses
         self._tail[0] = (tail + n) & WORD
         taken = _call(ENTER, self._fd, n, n, GETEVENTS, 0, 0)

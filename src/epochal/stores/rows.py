@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,16 @@ from epochal.stores.source import Source
 
 __all__ = [
     "GATHER_BYTES",
+    "LEAST_ALONE_BYTES",
+    "Located",
+    "addresses_of",
     "byte_view",
     "check_rows",
     "gather",
     "gather_into",
+    "gather_located",
+    "locate",
+    "read_into",
     "read_rows_into",
     "read_rows_of_each",
 ]
@@ -56,6 +62,21 @@ def read_rows_into(source: Source, rows: NDArray[np.int64], outs: Sequence[NDArr
         read_rows_of_each(source, rows, outs)
 
 
+def read_into(
+    source: Source,
+    start: int,
+    stop: int,
+    outs: Sequence[NDArray[Any]],
+    spare: NDArray[np.uint8],
+) -> bool:
+    """Read the chunks ``[start, stop)`` into several arrays, which together have room for all of
+    their rows, by the source's own ``read_into``, which may use `spare`, ``(chunk_bytes,)``. False
+    where it has none, or that does not do: what is in the arrays is anybody's then.
+    """
+    own = getattr(source, "read_into", None)
+    return own is not None and bool(own(start, stop, outs, spare))
+
+
 def read_rows_of_each(
     source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]
 ) -> None:
@@ -64,6 +85,13 @@ def read_rows_of_each(
     for out in outs:
         source.read_rows(rows[at : at + len(out)], out)
         at += len(out)
+
+
+class Located(NamedTuple):
+    """Where some rows lie: the byte positions, ``(n_rows,)``, in a file."""
+
+    read: Read
+    positions: NDArray[np.int64]
 
 
 def gather_into(
@@ -75,16 +103,43 @@ def gather_into(
     """
     if not isinstance(read, Handle) or row_bytes < LEAST_ALONE_BYTES:
         return False
-    slots = np.arange(max((len(out) for out in outs), default=0), dtype=np.uint64)
-    slots *= np.uint64(row_bytes)
-    ramps = [slots[: len(out)] + np.uint64(out.ctypes.data) for out in outs]
-    addresses = np.concatenate([np.empty(0, np.uint64), *ramps])
+    addresses = addresses_of(outs, row_bytes)
     order = np.argsort(positions)
     positions = positions[order]
     close = np.count_nonzero(positions[1:] - positions[:-1] <= row_bytes + GAP_BYTES)
     if row_bytes < SMALL_ROW_BYTES and 2 * close > len(positions):  # spans of many rows
         return False
     return submit(read.fd, positions, addresses[order], row_bytes) == len(positions)
+
+
+def gather_located(found: Sequence[Located], addresses: NDArray[np.uint64], row_bytes: int) -> bool:
+    """The same of rows that lie in several files: the rows ``found[0].positions``, those of
+    ``found[1]``, and so on go to the addresses, ``(n_rows,)``.
+    """
+    handles = [one.read for one in found if isinstance(one.read, Handle)]
+    if len(handles) < len(found):
+        return False
+    counts = [len(one.positions) for one in found]
+    fds = np.repeat(np.array([handle.fd for handle in handles], np.int64), counts)
+    positions = np.concatenate([one.positions for one in found])
+    return submit(fds, positions, addresses, row_bytes) == len(positions)
+
+
+def addresses_of(outs: Sequence[NDArray[Any]], row_bytes: int) -> NDArray[np.uint64]:
+    """Where each row of some arrays lies in memory."""
+    slots = np.arange(max((len(out) for out in outs), default=0), dtype=np.uint64)
+    slots *= np.uint64(row_bytes)
+    ramps = [slots[: len(out)] + np.uint64(out.ctypes.data) for out in outs]
+    return np.concatenate([np.empty(0, np.uint64), *ramps])
+
+
+def locate(source: Source, rows: NDArray[np.int64]) -> Located | None:
+    """Where single rows lie, by the source's own ``locate``; None where it has none, or where what
+    lies there is not yet the rows.
+    """
+    own = getattr(source, "locate", None)
+    found: Located | None = None if own is None else own(rows)
+    return found
 
 
 def gather(

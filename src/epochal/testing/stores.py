@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.layout import Layout
+from epochal.stores.rows import read_into
 from epochal.stores.store import AnySource, Other, Source
 
 __all__ = ["ChunkedArrays", "CountingSource", "SlowSource", "SourceStore", "TornSource"]
@@ -49,9 +50,22 @@ class _ChunkedArray:
         assert out.flags.c_contiguous
         out[...] = rows
 
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Copy whole chunks into several arrays."""
+        assert len(spare) >= self.layout.chunk_bytes
+        at = self.layout.bounds(start)[0]
+        assert at + sum(map(len, outs)) == self.layout.bounds(stop - 1)[1]
+        for out in outs:
+            out[...] = self._array[at : at + len(out)]
+            at += len(out)
+        return True
+
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows, if none is of a chunk that must be read whole."""
-        assert not self.layout.is_coded(self.layout.chunks_of(rows)).any()
+        coded = self.layout.is_coded(self.layout.chunks_of(rows))
+        assert not coded.any(), "read_rows of chunks whose rows cannot be read alone"
         out[...] = self._array[rows]
 
 
@@ -104,6 +118,16 @@ class CountingSource:
         with self._lock:
             self.chunks.update(range(start, stop))
         self._source.read(start, stop, out)
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Count and read into several arrays, where the source has a way to."""
+        if not read_into(self._source, start, stop, outs, spare):
+            return False
+        with self._lock:
+            self.chunks.update(range(start, stop))
+        return True
 
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Count and read."""
