@@ -3,7 +3,7 @@
     python benchmarks/formats.py
 
 The images of the other benchmarks, as PyTables writes them with Blosc in its default chunks, as
-Zarr with zstd in shards, as one ``.npy``, and as 20 HDF5 files that are opened as one. Each first
+Zarr with zstd in shards, as one ``.npy``, and as 20 files that are opened as one. Each first
 epoch is held against its own two-pass bound: decoding every chunk and writing the decoded bytes to
 scratch in order, and reading them back in order.
 """
@@ -79,6 +79,15 @@ def write_npy(source: Path, path: Path, n_rows: int) -> None:
     X.flush()
 
 
+def write_npys(source: Path, path: Path, n_rows: int) -> None:
+    """A folder of arrays, as they are."""
+    path.mkdir()
+    each = -(-n_rows // FILES)
+    with epochal.open(source, sources="X") as ds:
+        for number, batch in enumerate(ds.batches("sequential", each)):
+            np.save(path / f"part-{number:02d}.npy", batch.X)
+
+
 def write_files(source: Path, path: Path, n_rows: int) -> None:
     """A folder of HDF5 files: their chunks are those of the one file."""
     path.mkdir()
@@ -102,6 +111,7 @@ KINDS: dict[str, tuple[str, Callable[[Path, Path, int], None]]] = {
     "Zarr, zstd, sharded": ("images-{}.zarr", write_zarr),
     "npy": ("images-{}.npy", write_npy),
     "20 HDF5 files": ("images-{}-parts", write_files),
+    "20 npy files": ("images-{}-npys", write_npys),
 }
 
 
