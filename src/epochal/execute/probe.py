@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochal import sizes
 from epochal.errors import EpochalError, SchemeError, ScratchError
 from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
+from epochal.execute.uncached import Uncached
 from epochal.plan.machine import Machine, Rates
 from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.stores.rows import read_rows_into
@@ -27,8 +30,10 @@ __all__ = ["Measured", "default_threads", "probe", "probe_source", "threads_of"]
 PROBE_BYTES = 4 << 20
 PROBE_SECONDS = 0.02
 COPY_BYTES = 8 << 20
-SLOW_ROW_SECONDS = 40e-6  # a row that takes longer was waited for, not copied,
-SLOW_BYTES_PER_S = 1e9  # and than it takes to copy a large one
+CACHED_ROW_SECONDS = 8e-6  # a row that takes longer than this and a copy was waited for
+CACHED_BYTES_PER_S = 1.5e9
+PUSHING_OUT = 1.5  # what comes to a full page cache costs so much more than what a look at it tells
+DEVICE_SECONDS = 0.05  # about as long may reads of a device take that tell how quick it is
 MANY_READERS = 32
 SCRATCH_BLOCKS = 16
 
@@ -145,30 +150,39 @@ def probe_source(source: Source, threads: int) -> Rates:
             break
     if not decoded:
         return Rates()
-    queued, readers = _probe_rows(source, threads)
-    return Rates(
+    return replace(
+        _probe_rows(source, threads),
         decode_bytes_per_s=decoded / max(seconds, 1e-9),
-        queued_row_seconds=queued,
-        row_readers=readers,
         take_seconds=_probe_take(layout.row_bytes),
     )
 
 
-def _probe_rows(source: Source, threads: int) -> tuple[float, int]:
-    """Seconds of one of many rows read at once, and by how many threads that is best done."""
+def _probe_rows(source: Source, threads: int) -> Rates:
+    """What of `Rates` is of single rows: how long one of many takes, and how they are best read."""
     layout = source.layout
     if not layout.some_alone:
-        return Rates().queued_row_seconds, 0
+        return Rates()
     if layout.in_flight > 1:  # each row is a request: a few tell
-        return _timed_rows(source, layout.in_flight, 2), layout.in_flight
-    # The first call opens the file and touches its buffers; a device that is slow is slow again.
-    copied = SLOW_ROW_SECONDS + layout.row_bytes / SLOW_BYTES_PER_S
-    few, many = (max(1, min(n, PROBE_BYTES // layout.row_bytes)) for n in (32, 1024))
-    if layout.parallel and all(_timed_rows(source, 1, few) > copied for _ in range(2)):
-        each = max(1, min(16, PROBE_BYTES // (MANY_READERS * layout.row_bytes)))
-        return _timed_rows(source, MANY_READERS, each), MANY_READERS
-    # As many at once as a group of batches has; the quickest call: others use the machine, too.
-    return min(_timed_rows(source, 1, many) for _ in range(3)) / threads, threads
+        seconds = _timed_rows(source, layout.in_flight, 2)
+        return Rates(queued_row_seconds=seconds, row_readers=layout.in_flight)
+    # The first call opens the file and touches its buffers; the quicker one counts: others use the
+    # machine, too.
+    few, many = (max(1, min(n, PROBE_BYTES // layout.row_bytes)) for n in (64, 1024))
+    quick = min(_timed_rows(source, 1, few) for _ in range(2))
+    copied = CACHED_ROW_SECONDS + layout.row_bytes / CACHED_BYTES_PER_S
+    if quick <= copied or not layout.parallel:  # as many at once as a group of batches has
+        quick = min(_timed_rows(source, 1, many) for _ in range(3))
+        return Rates(queued_row_seconds=quick / threads, row_readers=threads)
+    # Of a device: many threads that wait for a row each, a few that ask it for many at once past
+    # the page cache, or a few that wait, if it was no device after all.
+    n_rows = int(DEVICE_SECONDS / quick)
+    past = Uncached(source)
+    ways: list[tuple[Source, int]] = [(source, threads), (source, MANY_READERS)]
+    if past.works():
+        ways.append((past, threads))
+    timed = [(_timed_rows(way, n, max(1, n_rows // n)), n, way is past) for way, n in ways]
+    seconds, readers, uncached = min(timed, key=lambda t: t[0] if t[2] else PUSHING_OUT * t[0])
+    return Rates(queued_row_seconds=seconds, row_readers=readers, uncached=uncached)
 
 
 def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
@@ -180,15 +194,22 @@ def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
     if coded.all():
         return Rates().queued_row_seconds
     rows[coded] = rows.reshape(-1)[np.argmin(coded)]  # any that is read alone
-    room = np.empty((*rows.shape, *layout.row_shape), layout.dtype)
+    at_once = max(1, min(rows_each, PROBE_BYTES // (readers * layout.row_bytes)))
+    room = np.empty((readers, at_once, *layout.row_shape), layout.dtype)
     room.reshape(-1).view(np.uint8).fill(1)  # memory that was never touched would be timed, too
-    if readers == 1:
+
+    def read(mine: NDArray[np.int64], out: NDArray[Any]) -> None:
+        for first in range(0, rows_each, at_once):
+            some = mine[first : first + at_once]
+            read_rows_into(source, some, [out[: len(some)]])
+
+    if readers == 1 and not isinstance(source, Uncached):
         began = time.perf_counter()
-        read_rows_into(source, rows[0], [room[0]])
+        read(rows[0], room[0])
         return (time.perf_counter() - began) / rows.size
     with closing(Pool(readers)) as pool:
         began = time.perf_counter()
-        wait([pool.submit(source.read_rows, *each) for each in zip(rows, room, strict=True)])
+        wait([pool.submit(read, *each) for each in zip(rows, room, strict=True)])
         return (time.perf_counter() - began) / rows.size
 
 

@@ -22,6 +22,7 @@ from epochal.execute.ragged_spool import KeptScratch, RaggedSpoolFeed
 from epochal.execute.resident import ResidentFeed
 from epochal.execute.skip import Ledger
 from epochal.execute.stream import StreamFeed
+from epochal.execute.uncached import Uncached
 from epochal.execute.window import WindowFeed
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.order import Order
@@ -89,7 +90,10 @@ class Run:
         self._pool = pool
         self._finish = finish
         self._ledger = ledger
-        self._sources = meter.wrap(sources)
+        past = {feed.source for feed in plan.feeds if feed.uncached}
+        self._sources = meter.wrap(
+            {name: _uncached(one) if name in past else one for name, one in sources.items()}
+        )
         self._batch = self._submitted = start_batch
         self._waiting: deque[Callable[[], list[Any]]] = deque()
         self._ready: deque[Any] = deque()
@@ -328,6 +332,12 @@ def _feed(
         assert scratch is not None
         return SpoolFeed(plan, source, order, next_order, start, pool, meter, scratch, kept)
     return WindowFeed(plan, source, order, start, pool, meter)
+
+
+def _uncached(source: AnySource) -> AnySource:
+    """Its rows are read past the page cache."""
+    assert not isinstance(source, RaggedSource)
+    return Uncached(source)
 
 
 def _ragged_feed(

@@ -15,13 +15,14 @@ class Rates:
     ``decode_bytes_per_s`` counts decoded bytes of whole chunks on one thread, reading included;
     ``queued_row_seconds`` is one of many single rows that ``row_readers`` threads read at once (a
     device that answers late is asked for many together, by more threads than there are cores; 0:
-    nobody asked); ``take_seconds`` is one row copied from
+    nobody asked), ``uncached`` past the page cache; ``take_seconds`` is one row copied from
     memory to a batch, in random order.
     """
 
     decode_bytes_per_s: float = 300e6
     queued_row_seconds: float = 5e-6
     row_readers: int = 0
+    uncached: bool = False
     take_seconds: float = 0.3e-6
 
 

@@ -72,7 +72,8 @@ def _feed(feed: FeedPlan) -> str:
     if feed.kind == "ragged window":
         return f"windows of {feed.window_items:,} items"
     if feed.kind == "direct":
-        return "rows alone, straight into batches"
+        past = ", past the page cache" if feed.uncached else ""
+        return f"rows alone, straight into batches{past}"
     if feed.kind in ("stream", "window"):
         unit = "rows alone" if feed.alone else "whole chunks"
         return f"windows of {feed.window_rows:,} rows, {unit}"

@@ -36,10 +36,11 @@ class FeedPlan:
     ``window_rows`` positions with ``windows_ahead`` of them prepared ahead, ``"direct"`` (rows that
     are read alone, into the batches), ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the
     decoded bytes of one read. ``alone``: rows are read by themselves, by ``readers`` tasks at once
-    (0: one a thread). The spool deals blocks of ``block_chunks`` chunks into ``n_piles`` piles
-    (``pile_rows`` positions each where ``by_position``, else equal key ranges), through buffers of
-    ``buffer_rows`` records, keeps the first ``piles_kept`` of them in up to ``n_pages`` pages of
-    ``page_rows`` records, and has up to ``slabs`` of them in memory while they are served.
+    (0: one a thread), or past the page cache (``uncached``). The spool deals blocks of
+    ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each where
+    ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, keeps the
+    first ``piles_kept`` of them in up to ``n_pages`` pages of ``page_rows`` records, and has up to
+    ``slabs`` of them in memory while they are served.
     ``roll``: later epochs deal the records of the one before.
     ``asks_ahead``: piles come from a device, not from the page cache, so all of one is asked for
     before it is read.
@@ -56,6 +57,7 @@ class FeedPlan:
     windows_ahead: int = 0
     alone: bool = False
     readers: int = 0
+    uncached: bool = False
     block_chunks: int = 0
     n_piles: int = 0
     pile_rows: int = 0

@@ -13,7 +13,14 @@ from epochal.plan.plan import FeedPlan, Prediction
 from epochal.plan.task import INDEX_ROW_BYTES, Infeasible, Part, Task
 from epochal.plan.windows import count_chunks, cut_stream, cut_windows
 
-__all__ = ["plan_gather", "plan_rescan", "plan_stream"]
+__all__ = [
+    "BLOCK_BYTES",
+    "UNCACHED_BYTES",
+    "plan_gather",
+    "plan_rescan",
+    "plan_stream",
+    "uncached_bytes",
+]
 
 STREAM_WINDOW_BYTES = 4 << 20
 GATHER_WINDOW_BYTES = 128 << 20
@@ -21,6 +28,8 @@ RUN_BYTES = 1 << 20
 FAR_RUN_BYTES = 4 << 20  # what is read by one call is some requests at once
 GATHER_RUN_BYTES = 256 << 10
 IN_FILE_ORDER = 1.0  # what a row costs in a window, whose end few readers work at, to one at random
+UNCACHED_BYTES = 2 << 20
+BLOCK_BYTES = 4096  # of devices: none has larger ones that must be heeded
 FEW_ROWS = 1 << 14  # are counted in no time
 COUNTED_ROWS = 1 << 20  # rows at a time whose chunks are looked at
 EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
@@ -97,13 +106,22 @@ def plan_gather(task: Task, name: str, share: int) -> Part:
     return Part(feed, cost, cost, cost, items)
 
 
+def uncached_bytes(row_bytes: int) -> int:
+    """What a thread holds that reads rows past the page cache: a buffer of whole blocks."""
+    return max(UNCACHED_BYTES, row_bytes + 2 * BLOCK_BYTES) + BLOCK_BYTES
+
+
 def _plan_direct(task: Task, name: str, share: int, kept: _Kept) -> Part:
     layout = task.layouts[name]
-    held = task.threads * layout.read_overhead_bytes
+    uncached = task.machine.of(name).uncached
+    each = layout.read_overhead_bytes
+    if uncached:
+        each = max(each, uncached_bytes(layout.row_bytes))
+    held = task.threads * each
     if share < held:
         needed = task.common_bytes + kept.bytes + held
         raise Infeasible("the rows being read do not fit", needed)
-    feed = FeedPlan(name, "direct", held + kept.bytes, alone=True)
+    feed = FeedPlan(name, "direct", held + kept.bytes, alone=True, uncached=uncached)
     cost = kept.added(_cost(task, name, feed, first_rows=task.batch_rows * task.batch_group))
     return Part(feed, cost, cost, cost, (("rows being read", held), *kept.item))
 

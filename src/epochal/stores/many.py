@@ -94,14 +94,16 @@ def submit(
     offsets: NDArray[np.int64],
     addresses: NDArray[np.uint64],
     n_bytes: int,
+    *,
+    cached: bool = True,
 ) -> int:
     """Read `n_bytes` from each offset of a file, or of the file beside it, to the address beside
     it; how many of the first reads are known to be done. The rest is the caller's to read by other
-    means, and so are its errors.
+    means, and so are its errors. `cached`: the page cache may have what is asked for.
 
     Costs about 10 ns a read beside what the kernel does; holds some kilobytes a thread.
     """
-    ring = ring_here() if n_bytes <= MOST_BYTES else None
+    ring = ring_here() if cached and n_bytes <= MOST_BYTES else None
     if ring is None:
         return _submit_alike(fd, offsets, addresses, n_bytes)
     step = max(1, min(ENTRIES, CALL_BYTES // max(n_bytes, 1)))
