@@ -33,6 +33,7 @@ COPY_BYTES = 8 << 20
 CACHED_ROW_SECONDS = 8e-6  # a row that takes longer than this and a copy was waited for
 CACHED_BYTES_PER_S = 1.5e9
 PUSHING_OUT = 1.5  # what comes to a full page cache costs so much more than what a look at it tells
+LEAST_ROWS = 128  # fewer tell nothing of many that are under way at once
 DEVICE_SECONDS = 0.05  # about as long may reads of a device take that tell how quick it is
 MANY_READERS = 32
 SCRATCH_BLOCKS = 16
@@ -175,7 +176,7 @@ def _probe_rows(source: Source, threads: int) -> Rates:
         return Rates(queued_row_seconds=quick / threads, row_readers=threads)
     # Of a device: many threads that wait for a row each, a few that ask it for many at once past
     # the page cache, or a few that wait, if it was no device after all.
-    n_rows = int(DEVICE_SECONDS / quick)
+    n_rows = max(int(DEVICE_SECONDS / quick), LEAST_ROWS)
     past = Uncached(source)
     ways: list[tuple[Source, int]] = [(source, threads), (source, MANY_READERS)]
     if past.works():
