@@ -22,23 +22,25 @@ from epochal.execute.pool import Pool
 from epochal.plan.window import BLOCK_BYTES, UNCACHED_BYTES
 from epochal.stores.descriptor import Handle
 from epochal.stores.file import Read
-from epochal.stores.many import submit
-from epochal.stores.rows import byte_view, locate, read_rows_into
+from epochal.stores.many import submit_waiting
+from epochal.stores.rows import Located, byte_view, locate_all, read_rows_into
 from epochal.stores.source import Source
 
 __all__ = ["Uncached"]
 
 BLOCKS = (512, BLOCK_BYTES)
+MOST_WAYS = 128  # files that are held open
 
 
 class _Way(Handle):
-    """A descriptor past the page cache, and the bytes of a block."""
+    """A descriptor past the page cache, the bytes of a block, and of the file."""
 
-    __slots__ = ("block_bytes",)
+    __slots__ = ("block_bytes", "size_bytes")
 
     def __init__(self, fd: int, block_bytes: int) -> None:
         super().__init__(fd)
         self.block_bytes = block_bytes
+        self.size_bytes = os.fstat(fd).st_size
 
 
 class Uncached:
@@ -80,32 +82,50 @@ class Uncached:
         """
         if threading.current_thread() is threading.main_thread():
             return False
-        found = locate(self._source, rows)
-        way = None if found is None else self._way(found.read)
-        if found is None or way is None:
+        targets = _Targets(outs, self.layout.row_bytes)
+        for some in locate_all(self._source, rows):
+            if some is None or not self._read_some(*some, targets):
+                return False
+        return True
+
+    def _read_some(
+        self, found: list[Located], places: NDArray[np.int64], targets: _Targets
+    ) -> bool:
+        """Rows of some files to their places."""
+        ways = [self._way(one.read) for one in found]
+        there = [way for way in ways if way is not None]
+        if len(there) < len(ways):
             return False
-        row_bytes, block = self.layout.row_bytes, way.block_bytes
-        order = np.argsort(found.positions)
-        positions = found.positions[order]
+        row_bytes, block = self.layout.row_bytes, max(way.block_bytes for way in there)
+        counts = [len(one.positions) for one in found]
+        fds, sizes = (
+            np.repeat(np.array(each, np.int64), counts)
+            for each in zip(*((way.fd, way.size_bytes) for way in there), strict=True)
+        )
+        positions = np.concatenate([one.positions for one in found])
         shifts = positions % block
         span = -(-(int(shifts.max(initial=0)) + row_bytes) // block) * block
         step = max(1, UNCACHED_BYTES // span)
-        buffer = self._buffer(min(step, len(rows)) * span)
-        targets = _Targets(outs, row_bytes)
-        for low in range(0, len(rows), step):
-            some = slice(low, min(low + step, len(rows)))
-            n = some.stop - low
-            addresses = buffer.ctypes.data + span * np.arange(n, dtype=np.uint64)
+        buffer = self._buffer(min(step, len(positions)) * span)
+        for low in range(0, len(positions), step):
+            some = slice(low, min(low + step, len(positions)))
+            slots = span * np.arange(some.stop - low)
+            addresses = slots.astype(np.uint64) + np.uint64(buffer.ctypes.data)
             starts = positions[some] - shifts[some]
-            if submit(way.fd, starts, addresses, span, cached=False) < n:
+            due = np.minimum(span, sizes[some] - starts)
+            if (due < shifts[some] + row_bytes).any():  # a file that ends too early
                 return False
-            targets.put(buffer.data, shifts[some] + span * np.arange(n), order[some])
+            if submit_waiting(fds[some], starts, addresses, span, due) < len(slots):
+                return False
+            targets.put(buffer.data, shifts[some] + slots, places[some])
         return True
 
     def _way(self, read: Read) -> _Way | None:
         """Past the page cache to the file that is read so; None where there is no way."""
         known = self._ways.get(id(read))
         if known is None or known[0] is not read:
+            if len(self._ways) >= MOST_WAYS:
+                self._ways = {}  # whoever reads by one has it
             known = self._ways[id(read)] = read, _opened(read)
         return known[1]
 

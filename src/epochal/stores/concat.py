@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from epochal.layout import Layout
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.rows import (
     LEAST_ALONE_BYTES,
+    Located,
     addresses_of,
     check_rows,
     gather_located,
@@ -94,8 +95,24 @@ class ConcatSource:
 
     def _read_located(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> bool:
         """False where some file cannot say where its rows lie."""
+        row_bytes = self.layout.row_bytes
+        addresses = addresses_of(outs, row_bytes)
+        for some in self.locate_all(rows):
+            if some is None:
+                return False
+            found, places = some
+            if not gather_located(found, addresses[places], row_bytes):
+                return False
+        return True
+
+    def locate_all(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
+        """Where single rows lie, which are there, and which of them are of some files at a time;
+        None where a file cannot say.
+        """
         order = np.argsort(rows)
-        ordered, addresses = rows[order], addresses_of(outs, self.layout.row_bytes)[order]
+        ordered = rows[order]
         ends = np.searchsorted(ordered, self._first_rows)
         touched = np.flatnonzero(np.diff(ends)).tolist()
         for first in range(0, len(touched), FILES_AT_ONCE):
@@ -105,12 +122,10 @@ class ConcatSource:
                 theirs = ordered[ends[number] : ends[number + 1]] - self._first_rows[number]
                 one = locate(self._parts[number], theirs)
                 if one is None:
-                    return False
+                    yield None
+                    return
                 found.append(one)
-            some = slice(ends[few[0]], ends[few[-1] + 1])
-            if not gather_located(found, addresses[some], self.layout.row_bytes):
-                return False
-        return True
+            yield found, order[ends[few[0]] : ends[few[-1] + 1]]
 
 
 def _cut(

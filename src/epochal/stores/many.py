@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from epochal.stores.ring import ENTRIES, MOST_BYTES, ring_here
 
-__all__ = ["submit", "submit_vectors"]
+__all__ = ["submit", "submit_vectors", "submit_waiting"]
 
 AT_ONCE = 256
 CALL_BYTES = 64 << 20  # and no more by one call: nothing stops it
@@ -94,29 +94,27 @@ def submit(
     offsets: NDArray[np.int64],
     addresses: NDArray[np.uint64],
     n_bytes: int,
-    *,
-    cached: bool = True,
 ) -> int:
     """Read `n_bytes` from each offset of a file, or of the file beside it, to the address beside
     it; how many of the first reads are known to be done. The rest is the caller's to read by other
-    means, and so are its errors. `cached`: the page cache may have what is asked for.
+    means, and so are its errors.
 
     Costs about 10 ns a read beside what the kernel does; holds some kilobytes a thread.
     """
-    ring = ring_here() if cached and n_bytes <= MOST_BYTES else None
+    ring = ring_here() if n_bytes <= MOST_BYTES else None
     if ring is None:
-        return _submit_alike(fd, offsets, addresses, n_bytes)
+        return submit_waiting(fd, offsets, addresses, n_bytes)
     step = max(1, min(ENTRIES, CALL_BYTES // max(n_bytes, 1)))
     for start in range(0, len(offsets), step):
         some = slice(start, start + step)
         if not ring.works:
             rest = slice(start, None)
-            return start + _submit_alike(_of(fd, rest), offsets[rest], addresses[rest], n_bytes)
+            return start + submit_waiting(_of(fd, rest), offsets[rest], addresses[rest], n_bytes)
         whole = ring.read(_of(fd, some), offsets[some], addresses[some], n_bytes)
         if whole.all():
             continue
         left = np.flatnonzero(~whole) + start
-        if _submit_alike(_of(fd, left), offsets[left], addresses[left], n_bytes) < len(left):
+        if submit_waiting(_of(fd, left), offsets[left], addresses[left], n_bytes) < len(left):
             return start
     return len(offsets)
 
@@ -125,17 +123,21 @@ def _of(fd: int | NDArray[np.int64], some: slice | NDArray[np.int64]) -> int | N
     return fd if isinstance(fd, int) else fd[some]
 
 
-def _submit_alike(
+def submit_waiting(
     fd: int | NDArray[np.int64],
     offsets: NDArray[np.int64],
     addresses: NDArray[np.uint64],
     n_bytes: int,
+    due: NDArray[np.int64] | None = None,
 ) -> int:
-    """The same by the calls that wait."""
+    """The same by the calls that wait for what is not in the page cache. `due`: how many bytes each
+    read is to bring, where files end before `n_bytes`.
+    """
 
     def fill(reads: NDArray[np.void], some: slice) -> None:
         reads["operation"], reads["fd"] = PREAD, _of(fd, some)
-        reads["data"] = reads["n_bytes"] = n_bytes
+        reads["n_bytes"] = n_bytes
+        reads["data"] = n_bytes if due is None else due[some]
         reads["offset"], reads["buffer"] = offsets[some], addresses[some]
 
     return _submit(len(offsets), fill)

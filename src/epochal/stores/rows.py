@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "gather_into",
     "gather_located",
     "locate",
+    "locate_all",
     "read_into",
     "read_rows_into",
     "read_rows_of_each",
@@ -140,6 +141,25 @@ def locate(source: Source, rows: NDArray[np.int64]) -> Located | None:
     own = getattr(source, "locate", None)
     found: Located | None = None if own is None else own(rows)
     return found
+
+
+def locate_all(
+    source: Source, rows: NDArray[np.int64]
+) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
+    """The same of rows in several files, some files at a time, and which rows those are: the ones
+    of each file together, in the order of the file, ``(n_rows_of_some_files,)``. One None, at any
+    time, where `locate` has none.
+    """
+    own = getattr(source, "locate_all", None)
+    if own is not None:
+        yield from own(rows)
+        return
+    one = locate(source, rows)
+    if one is None:
+        yield None
+        return
+    order = np.argsort(one.positions)
+    yield [Located(one.read, one.positions[order])], order
 
 
 def gather(
