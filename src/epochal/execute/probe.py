@@ -190,17 +190,18 @@ def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
     """Read rows from all over the source, other ones at each call."""
     layout = source.layout
     draw = np.random.Generator(np.random.Philox(time.perf_counter_ns()))
-    rows = draw.integers(0, layout.n_rows, (readers, rows_each))
+    at_once = max(1, min(rows_each, PROBE_BYTES // (readers * layout.row_bytes)))
+    warming = at_once if readers > 1 and layout.in_flight == 1 else 0
+    rows = draw.integers(0, layout.n_rows, (readers, warming + rows_each))
     coded = layout.is_coded(layout.chunks_of(rows.reshape(-1))).reshape(rows.shape)
     if coded.all():
         return Rates().queued_row_seconds
     rows[coded] = rows.reshape(-1)[np.argmin(coded)]  # any that is read alone
-    at_once = max(1, min(rows_each, PROBE_BYTES // (readers * layout.row_bytes)))
     room = np.empty((readers, at_once, *layout.row_shape), layout.dtype)
     room.reshape(-1).view(np.uint8).fill(1)  # memory that was never touched would be timed, too
 
     def read(mine: NDArray[np.int64], out: NDArray[Any]) -> None:
-        for first in range(0, rows_each, at_once):
+        for first in range(0, len(mine), at_once):
             some = mine[first : first + at_once]
             read_rows_into(source, some, [out[: len(some)]])
 
@@ -209,9 +210,12 @@ def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
         read(rows[0], room[0])
         return (time.perf_counter() - began) / rows.size
     with closing(Pool(readers)) as pool:
+        tasks = list(zip(rows, room, strict=True))
+        # Threads and their buffers begin before the clock does.
+        wait([pool.submit(read, mine[:warming], out) for mine, out in tasks])
         began = time.perf_counter()
-        wait([pool.submit(read, *each) for each in zip(rows, room, strict=True)])
-        return (time.perf_counter() - began) / rows.size
+        wait([pool.submit(read, mine[warming:], out) for mine, out in tasks])
+        return (time.perf_counter() - began) / (readers * rows_each)
 
 
 def _probe_take(row_bytes: int) -> float:
