@@ -46,7 +46,7 @@ def held_against(found: list[dict]) -> list[str]:
         ("shuffle", ["two-pass bound", "read + decode, all cores"]),
         ("resident", ["np.take into fresh batches"]),
         ("small_rows", ["what is asked"] * 2),
-        ("formats", ["two-pass bound"] * 5),
+        ("formats", ["two-pass bound"] * 6),
         ("writing", ["h5py, gzip", *["the same without checksums"] * 2, "cp"]),
         ("sparse_rows", ["two-pass bound", "AnnData backed, rows in random order"]),
         ("remote", ["download of the file"] * 2),

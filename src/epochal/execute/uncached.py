@@ -131,8 +131,9 @@ class Uncached:
 
     def _buffer(self, n_bytes: int) -> NDArray[np.uint8]:
         """This thread's own, at a block's beginning."""
-        memory: NDArray[np.uint8] = getattr(self._buffers, "memory", np.empty(0, np.uint8))
-        if len(memory) < n_bytes + BLOCK_BYTES:
+        memory: NDArray[np.uint8] | None = getattr(self._buffers, "memory", None)
+        if memory is None or len(memory) < n_bytes + BLOCK_BYTES:
+            memory = self._buffers.memory = None  # freed before its successor is made
             memory = self._buffers.memory = np.empty(n_bytes + BLOCK_BYTES, np.uint8)
         first = -memory.ctypes.data % BLOCK_BYTES
         return memory[first : first + n_bytes]
