@@ -37,7 +37,7 @@ def rows():
 
 @pytest.fixture
 def path(rows, tmp_path):
-    """LZF, whose filter h5py makes optional, as PyTables does those of Blosc and LZO."""
+    """LZF, whose filter h5py makes optional, as PyTables does those of Blosc."""
     with h5py.File(tmp_path / "X.h5", "w") as file:
         made = file.create_dataset(
             "X", rows.shape, "u1", chunks=(CHUNK, D), compression="lzf", fillvalue=7
