@@ -14,6 +14,7 @@ from epochal.layout import Layout
 from epochal.plan.choose import STRATEGIES, choose
 from epochal.plan.machine import Machine, Rates
 from epochal.plan.order import Order
+from epochal.plan.windows import count_chunks, cut_windows
 
 ROOMY = Machine(threads=2, scratch_free_bytes=1 << 40)
 
@@ -267,3 +268,16 @@ def test_a_larger_budget_spills_less():
     assert spilled == sorted(spilled, reverse=True)
     assert spilled[0] > 8_000_000
     assert spilled[-1] == 0
+
+
+def test_what_a_scan_touches_is_counted_for_the_plan_that_runs():
+    """However many rows: what is expected is only what strategies are chosen by."""
+    order, layout = made_order(), made_layout()
+    plan = planned(3_000_000, order, Machine(scratch_why="no scratch"))
+    (feed,) = plan.feeds
+    assert plan.strategy == "rescan"
+    windows = cut_windows(order, 0, feed.window_rows, whole_batches=not feed.windows_ahead)
+    read, pieces, decoded = count_chunks(order, layout, windows)
+    predicted = plan.predicted
+    assert (predicted.read_bytes, predicted.chunks_decoded) == (read, pieces)
+    assert predicted.decoded_bytes == decoded

@@ -13,16 +13,7 @@ from numpy.typing import NDArray
 from epochal.errors import MismatchError
 from epochal.layout import Layout
 from epochal.stores.ragged import RaggedSource
-from epochal.stores.rows import (
-    LEAST_ALONE_BYTES,
-    Located,
-    addresses_of,
-    check_rows,
-    gather_located,
-    locate,
-    read_into,
-    read_rows_of_each,
-)
+from epochal.stores.rows import Located, check_rows, locate, read_into
 from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Other, Store, largest_group
 
@@ -55,6 +46,7 @@ class ConcatSource:
     def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read single rows, those of one file together."""
         rows = np.asarray(rows, dtype=np.int64)
+        check_rows(rows, self.layout.n_rows, "several files as one")
         files = np.searchsorted(self._first_rows, rows, "right") - 1
         order = None if (np.diff(files) >= 0).all() else np.argsort(files, kind="stable")
         if order is not None:
@@ -87,30 +79,13 @@ class ConcatSource:
             start = end
         return True
 
-    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
-        """Read single rows into several arrays: those of many files in few calls of the system."""
-        check_rows(rows, self.layout.n_rows, "several files as one")
-        if self.layout.row_bytes < LEAST_ALONE_BYTES or not self._read_located(rows, outs):
-            read_rows_of_each(self, rows, outs)
-
-    def _read_located(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> bool:
-        """False where some file cannot say where its rows lie."""
-        row_bytes = self.layout.row_bytes
-        addresses = addresses_of(outs, row_bytes)
-        for some in self.locate_all(rows):
-            if some is None:
-                return False
-            found, places = some
-            if not gather_located(found, addresses[places], row_bytes):
-                return False
-        return True
-
     def locate_all(
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
-        """Where single rows lie, which are there, and which of them are of some files at a time;
-        None where a file cannot say.
+        """Where single rows lie, and which of them are of some files at a time; None where a file
+        cannot say.
         """
+        check_rows(rows, self.layout.n_rows, "several files as one")
         order = np.argsort(rows)
         ordered = rows[order]
         ends = np.searchsorted(ordered, self._first_rows)

@@ -26,8 +26,6 @@ from epochal.stores.rows import (
     byte_view,
     check_rows,
     gather,
-    gather_into,
-    read_rows_of_each,
 )
 from epochal.stores.strings import pad_with_nuls
 
@@ -234,21 +232,9 @@ class ChunkedSource:
             raise self._damage(int(chunk[0]), str(error)) from error
         self._pad(out)
 
-    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
-        """Read single rows of chunks that are stored as they are into several arrays, with few
-        calls of the system.
-        """
-        _, positions, there = self._positions(rows)
-        row_bytes = self._layout.row_bytes
-        if there is None and gather_into(self._file.checked(), positions, row_bytes, outs):
-            for out in outs:
-                self._pad(out)
-        else:
-            read_rows_of_each(self, rows, outs)
-
     def locate(self, rows: NDArray[np.int64]) -> Located | None:
-        """Where single rows lie, all of which are there. None where they are padded, or not all
-        stored.
+        """Where single rows lie, of chunks that are stored as they are. None where they are padded,
+        or not all stored.
         """
         _, positions, there = self._positions(rows)
         if self._facts.paddings or there is not None:

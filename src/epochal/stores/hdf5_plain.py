@@ -23,8 +23,6 @@ from epochal.stores.rows import (
     byte_view,
     check_rows,
     gather,
-    gather_into,
-    read_rows_of_each,
 )
 from epochal.stores.strings import pad_with_nuls
 
@@ -173,22 +171,11 @@ class ContiguousSource:
             raise self._damage(int(rows.min()), int(np.ptp(rows)) + 1, str(error)) from error
         self._pad(out)
 
-    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
-        """Read single rows into several arrays, with few calls of the system."""
-        check_rows(rows, self._layout.n_rows, self._facts.name)
-        row_bytes = self._layout.row_bytes
-        if gather_into(
-            self._file.checked(), self._facts.offset + rows * row_bytes, row_bytes, outs
-        ):
-            for out in outs:
-                self._pad(out)
-        else:
-            read_rows_of_each(self, rows, outs)
-
     def locate(self, rows: NDArray[np.int64]) -> Located | None:
-        """Where single rows lie, all of which are there. None where they are padded."""
+        """Where single rows lie. None where they are padded."""
         if self._facts.paddings:
             return None
+        check_rows(rows, self._layout.n_rows, self._facts.name)
         row_bytes = self._layout.row_bytes
         return Located(self._file.checked(), self._facts.offset + rows * row_bytes)
 

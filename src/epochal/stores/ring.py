@@ -1,6 +1,6 @@
 """Reads of what the page cache holds, many by one call of ``io_uring`` (Linux 5.6 and later).
 
-It costs a fifth less a read than ``io_submit``. Reads are asked not to wait (``RWF_NOWAIT``), so
+A read costs less so than by ``io_submit``. Reads are asked not to wait (``RWF_NOWAIT``), so
 that each of them is over when the call returns: no buffer is the kernel's afterwards, whatever
 interrupts us. What is not in the page cache is not read. Many sandboxes forbid these calls; the
 caller has others.

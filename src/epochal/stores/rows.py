@@ -17,19 +17,14 @@ from epochal.stores.source import Source
 
 __all__ = [
     "GATHER_BYTES",
-    "LEAST_ALONE_BYTES",
     "Located",
-    "addresses_of",
     "byte_view",
     "check_rows",
     "gather",
-    "gather_into",
-    "gather_located",
     "locate",
     "locate_all",
     "read_into",
     "read_rows_into",
-    "read_rows_of_each",
 ]
 
 GATHER_BYTES = 1 << 20  # what `gather` holds at most beside its arguments and a few integers a row
@@ -54,13 +49,54 @@ def check_rows(rows: NDArray[np.int64], n_rows: int, name: str) -> None:
 
 def read_rows_into(source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
     """Read single rows, ``(n_rows,)``, into several arrays, which together have room for as many:
-    in one go by the source's own ``read_rows_into``, where it has one.
+    in few calls of the system where the source can tell where they lie, and it pays. A source over
+    another one has a ``read_rows_into`` of its own.
     """
     own = getattr(source, "read_rows_into", None)
     if own is not None:
         own(rows, outs)
-    else:
-        read_rows_of_each(source, rows, outs)
+        return
+    row_bytes = source.layout.row_bytes
+    if row_bytes < LEAST_ALONE_BYTES or not _read_located(source, rows, outs, row_bytes):
+        at = 0
+        for out in outs:
+            source.read_rows(rows[at : at + len(out)], out)
+            at += len(out)
+
+
+def _read_located(
+    source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]], row_bytes: int
+) -> bool:
+    """False where it is not to be had, or would not pay: the arrays have anything in them then."""
+    addresses = _addresses_of(outs, row_bytes)
+    for some in locate_all(source, rows):
+        if some is None:
+            return False
+        found, places = some
+        handles = [one.read for one in found if isinstance(one.read, Handle)]
+        if len(handles) < len(found):
+            return False
+        fds: int | NDArray[np.int64] = handles[0].fd
+        positions = found[0].positions
+        if len(found) > 1:
+            counts = [len(one.positions) for one in found]
+            fds = np.repeat(np.array([handle.fd for handle in handles], np.int64), counts)
+            positions = np.concatenate([one.positions for one in found])
+        steps = np.diff(positions)
+        close = np.count_nonzero((steps >= 0) & (steps <= row_bytes + GAP_BYTES))
+        if row_bytes < SMALL_ROW_BYTES and 2 * close > len(positions):  # spans of many rows
+            return False
+        if submit(fds, positions, addresses[places], row_bytes) < len(positions):
+            return False
+    return True
+
+
+def _addresses_of(outs: Sequence[NDArray[Any]], row_bytes: int) -> NDArray[np.uint64]:
+    """Where each row of some arrays lies in memory."""
+    slots = np.arange(max((len(out) for out in outs), default=0), dtype=np.uint64)
+    slots *= np.uint64(row_bytes)
+    ramps = [slots[: len(out)] + np.uint64(out.ctypes.data) for out in outs]
+    return np.concatenate([np.empty(0, np.uint64), *ramps])
 
 
 def read_into(
@@ -78,60 +114,11 @@ def read_into(
     return own is not None and bool(own(start, stop, outs, spare))
 
 
-def read_rows_of_each(
-    source: Source, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]
-) -> None:
-    """The same, one array after another."""
-    at = 0
-    for out in outs:
-        source.read_rows(rows[at : at + len(out)], out)
-        at += len(out)
-
-
 class Located(NamedTuple):
     """Where some rows lie: the byte positions, ``(n_rows,)``, in a file."""
 
     read: Read
     positions: NDArray[np.int64]
-
-
-def gather_into(
-    read: Read, positions: NDArray[np.int64], row_bytes: int, outs: Sequence[NDArray[Any]]
-) -> bool:
-    """Read the row at each byte position into its place in some arrays, all in few calls of the
-    system. False where that is not to be had, or would not pay: what is in the arrays then is
-    anybody's.
-    """
-    if not isinstance(read, Handle) or row_bytes < LEAST_ALONE_BYTES:
-        return False
-    addresses = addresses_of(outs, row_bytes)
-    order = np.argsort(positions)
-    positions = positions[order]
-    close = np.count_nonzero(positions[1:] - positions[:-1] <= row_bytes + GAP_BYTES)
-    if row_bytes < SMALL_ROW_BYTES and 2 * close > len(positions):  # spans of many rows
-        return False
-    return submit(read.fd, positions, addresses[order], row_bytes) == len(positions)
-
-
-def gather_located(found: Sequence[Located], addresses: NDArray[np.uint64], row_bytes: int) -> bool:
-    """The same of rows that lie in several files: the rows ``found[0].positions``, those of
-    ``found[1]``, and so on go to the addresses, ``(n_rows,)``.
-    """
-    handles = [one.read for one in found if isinstance(one.read, Handle)]
-    if len(handles) < len(found):
-        return False
-    counts = [len(one.positions) for one in found]
-    fds = np.repeat(np.array([handle.fd for handle in handles], np.int64), counts)
-    positions = np.concatenate([one.positions for one in found])
-    return submit(fds, positions, addresses, row_bytes) == len(positions)
-
-
-def addresses_of(outs: Sequence[NDArray[Any]], row_bytes: int) -> NDArray[np.uint64]:
-    """Where each row of some arrays lies in memory."""
-    slots = np.arange(max((len(out) for out in outs), default=0), dtype=np.uint64)
-    slots *= np.uint64(row_bytes)
-    ramps = [slots[: len(out)] + np.uint64(out.ctypes.data) for out in outs]
-    return np.concatenate([np.empty(0, np.uint64), *ramps])
 
 
 def locate(source: Source, rows: NDArray[np.int64]) -> Located | None:

@@ -1,7 +1,7 @@
 """One named array of a store: what everything above reads through.
 
-A source may know quicker ways, which `rows.py` asks it for: ``read_into`` and ``read_rows_into``
-several arrays, and ``locate``, where rows lie in their file.
+A source may know quicker ways, which `rows.py` asks it for: ``read_into`` several arrays, and
+``locate``, where rows lie in their file.
 """
 
 from __future__ import annotations
