@@ -185,3 +185,41 @@ def test_another_error_is_still_raised(damaged):
     damaged.write_bytes(b"")
     with pytest.raises(epochal.EpochalError, match="no longer the file"):
         list(ds.batches("sequential", 50, on_error="skip"))
+
+
+def test_chunks_go_straight_to_their_batches_but_for_the_damaged_one(tmp_path, monkeypatch):
+    path, rows = tmp_path / "wide.h5", np.arange(600 * 10_000, dtype="u4").reshape(600, -1)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("X", data=rows, chunks=(20, 10_000), fletcher32=True)
+        at = file["X"].id.get_chunk_info(4).byte_offset
+    with path.open("r+b") as file:
+        file.seek(at + 5)
+        file.write(b"\xff")
+    with epochal.open(path) as ds:
+        source = type(ds.stored["X"])
+        plain = source.read
+        alone = []
+
+        def read(self, start, stop, out):
+            alone.append((start, stop))
+            plain(self, start, stop, out)
+
+        batches = ds.batches("sequential", 45, memory="16MiB", on_error="skip")
+        assert batches.plan.strategy == "stream"
+        monkeypatch.setattr(source, "read", read)
+        with pytest.warns(DamageWarning, match="rows 80 to 99"):
+            made = np.concatenate([batch.X for batch in batches])
+        assert (made == np.delete(rows, np.s_[80:100], axis=0)).all()
+        assert set(alone) == {(4, 5)}
+
+
+def test_rows_alone_by_few_calls(tmp_path, monkeypatch):
+    path, rows = tmp_path / "X.npy", np.arange(1000 * 500).reshape(1000, 500)
+    np.save(path, rows)
+    with epochal.open(path) as ds:
+        (source,) = ds.stored.values()
+        batches = ds.batches("shuffled_sequential", 64, seed=0, memory="3MiB", on_error="skip")
+        assert batches.plan.strategy == "gather"
+        monkeypatch.setattr(type(source), "read_rows", lambda *_: pytest.fail("row by row"))
+        order = batches.scheme.at(0).rows(0, 1000)
+        assert (np.concatenate([batch[0] for batch in batches]) == rows[order]).all()

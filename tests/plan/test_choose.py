@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,6 +216,14 @@ def test_a_refusal_names_the_batch_and_the_chunk():
         planned(10 << 10, X=made_layout(), y=made_layout(row_bytes=1))
     with pytest.raises(BudgetError, match=r"Give more memory, smaller batches, or rewrite"):
         planned(10 << 10)
+
+
+def test_a_refusal_says_nothing_of_chunks_where_there_are_none():
+    layout = replace(made_layout(alone=True), kind="contiguous")
+    with pytest.raises(
+        BudgetError, match=r"what is read at a time .* needed. Give [^.]*batches\.$"
+    ):
+        planned(10 << 10, X=layout)
 
 
 def test_a_refusal_that_no_memory_would_lift_says_why():

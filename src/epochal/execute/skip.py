@@ -8,7 +8,7 @@ nothing is damaged nothing is done.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.stores.ragged import AnySource, RaggedSource
+from epochal.stores.rows import Located, locate_all, read_into, read_rows_into
 from epochal.stores.source import Source
 
 __all__ = ["Ledger", "Skipped", "skipping"]
@@ -140,6 +141,36 @@ class _SkippingSource:
                 return
         for k in range(len(rows)):
             self.read_rows(rows[k : k + 1], out[k : k + 1])
+
+    def read_into(
+        self, start: int, stop: int, outs: Sequence[NDArray[Any]], spare: NDArray[np.uint8]
+    ) -> bool:
+        """Read chunks into several arrays, if the source has a way to; where any is damaged, there
+        is none, and `read` tells of it.
+        """
+        try:
+            return read_into(self._source, start, stop, outs, spare)
+        except DamageError:
+            return False
+
+    def read_rows_into(self, rows: NDArray[np.int64], outs: Sequence[NDArray[Any]]) -> None:
+        """Read single rows into several arrays; again array by array if any of them is damaged."""
+        try:
+            read_rows_into(self._source, rows, outs)
+        except DamageError:
+            first = 0
+            for out in outs:
+                self.read_rows(rows[first : first + len(out)], out)
+                first += len(out)
+
+    def locate_all(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
+        """Where single rows lie: for whoever asks here again if he cannot read them there."""
+        try:
+            yield from locate_all(self._source, rows)
+        except DamageError:
+            yield None
 
     def _leave_out(self, first: int, stop: int, out: NDArray[Any], error: DamageError) -> None:
         out[...] = np.zeros((), out.dtype)

@@ -335,9 +335,12 @@ def _budget_error(
         (layout.chunk_bytes + layout.read_overhead_bytes, name)
         for name, layout in task.everything.items()
     )
+    read, give = "what is read at a time", "more memory, or smaller batches"
+    if task.everything[name].kind == "chunked":
+        read = "the chunk being decoded"
+        give = "more memory, smaller batches, or rewrite the file with chunks of fewer rows"
     return BudgetError(
         f"memory={show(task.budget_bytes)} cannot hold a batch of {task.batch_rows} rows "
-        f"({show(task.batch_bytes)}, twice: one in use, one being made) and the chunk being "
-        f"decoded ({show(chunk)} of {name!r}): {least}, {show(enough * 17 // 16 + 1)} needed. "
-        f"Give more memory, smaller batches, or rewrite the file with chunks of fewer rows."
+        f"({show(task.batch_bytes)}, twice: one in use, one being made) and {read} ({show(chunk)} "
+        f"of {name!r}): {least}, {show(enough * 17 // 16 + 1)} needed. Give {give}."
     )
