@@ -324,11 +324,20 @@ class Batches:
         self._record(run)
         self._kept = run.leave()
         self._running = None
+        self._note_loaded(run)
         self._order = self._order.at(self.epoch + 1)
         self._start = self._batch = 0
         if run.rolled or run.plan.strategy != "spool":
             self._primed = self._new_run(0)
             self._primed.prime()
+
+    def _note_loaded(self, run: Run) -> None:
+        """Files that the page cache has by now: later epochs are planned anew, with that."""
+        loaded = [feed.source for feed in run.plan.feeds if feed.loads]
+        if loaded and self._machine is not None:
+            self._machine = self._machine.loaded(loaded)
+            for name in loaded:
+                self._measured.sources[name] = self._machine.of(name)
 
     def _abandon(self, run: Run) -> None:
         self._record(run)

@@ -14,8 +14,8 @@ from epochal.execute import uncached
 from epochal.execute.pool import Pool
 from epochal.execute.probe import probe_source
 from epochal.execute.uncached import Uncached
+from epochal.plan.gather import uncached_bytes
 from epochal.plan.machine import Machine, Rates
-from epochal.plan.window import uncached_bytes
 from epochal.stores import many, open_store
 
 N = 700

@@ -55,6 +55,7 @@ class Case:
     selection: np.ndarray | None = None
     decode_bytes_per_s: float = 300e6
     row_readers: int = 0
+    cached_row_seconds: float = 0.0
     long_bytes: int = LONG_BYTES
     counting: dict[str, CountingSource] = field(default_factory=dict)
     budget_bytes: int = 0
@@ -96,7 +97,12 @@ class Case:
             Machine(
                 threads=self.threads,
                 rates=dict.fromkeys(
-                    self.arrays, Rates(self.decode_bytes_per_s, row_readers=self.row_readers)
+                    self.arrays,
+                    Rates(
+                        self.decode_bytes_per_s,
+                        row_readers=self.row_readers,
+                        cached_row_seconds=self.cached_row_seconds,
+                    ),
                 ),
                 scratch_free_bytes=1 << 40,
             ),
@@ -197,6 +203,7 @@ def cases(draw, strategy, names=schemes.NAMES, world=None):
         slack=draw(st.sampled_from((1.0, 1.2, 1.4, 1.7, 2.0) if spools else (1.0, 1.1, 3.0, 10.0))),
         selection=selection,
         row_readers=draw(st.integers(0, 1)),
+        cached_row_seconds=draw(st.sampled_from((0.0, 1e-7))),
         files=files,
         long_bytes=draw(st.sampled_from((1, LONG_BYTES))),
     )

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from epochal.execute import loading
 from epochal.execute.pool import Pool
 from epochal.execute.rooms import Rooms, array_maker
 from epochal.plan.order import Order
+from epochal.plan.plan import FeedPlan
 from epochal.stores.rows import read_rows_into
 from epochal.stores.source import Source
 
@@ -32,7 +34,10 @@ class DirectFeed:
 
     copies = False
 
-    def __init__(self, source: Source, order: Order, group: int, pool: Pool) -> None:
+    def __init__(
+        self, plan: FeedPlan, source: Source, order: Order, group: int, pool: Pool
+    ) -> None:
+        self._plan = plan
         self._source = source
         self._order = order
         self._group = group
@@ -42,7 +47,9 @@ class DirectFeed:
         self._loads: deque[_Load] = deque()
 
     def begin(self) -> None:
-        """Nothing: rows are read when a batch is asked for."""
+        """Rows are read when a batch is asked for; only the page cache may read on."""
+        if self._plan.loads:
+            self._pool.submit(loading.load, self._source, self._pool.check)
 
     def admit(self, batch: int, must: bool) -> Future[None]:
         """The read of the group that a batch is in."""

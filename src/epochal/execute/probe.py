@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from epochal import sizes
 from epochal.errors import EpochalError, SchemeError, ScratchError
+from epochal.execute.loading import can_load
 from epochal.execute.pool import Pool, wait
 from epochal.execute.scratch import ScratchFile
 from epochal.execute.uncached import Uncached
@@ -34,6 +35,7 @@ CACHED_ROW_SECONDS = 8e-6  # a row that takes longer than this and a copy was wa
 CACHED_BYTES_PER_S = 1.5e9
 PUSHING_OUT = 1.5  # what comes to a full page cache costs so much more than what a look at it tells
 LEAST_ROWS = 128  # fewer tell nothing of many that are under way at once
+ROOMY = 1.25  # the page cache has room for files if there is free memory for so many times theirs
 DEVICE_SECONDS = 0.05  # about as long may reads of a device take that tell how quick it is
 MANY_READERS = 32
 SCRATCH_BLOCKS = 16
@@ -74,11 +76,13 @@ def probe(
     """Measure what was not measured yet: sources, and the scratch folder (None for no scratch). A
     source of which one chunk is more than the budget is not read: no plan will read it.
     """
+    stored_bytes = sum(int(source.layout.stored_bytes) for source in sources.values())
+    roomy = ROOMY * stored_bytes <= sizes.free_memory() - budget_bytes
     for name, source in sources.items():
         layout = source.layout
         fits = layout.chunk_bytes + layout.read_overhead_bytes <= budget_bytes
         if name not in measured.sources and fits:
-            measured.sources[name] = _probe_any(source, threads)
+            measured.sources[name] = _probe_any(source, threads, roomy=roomy)
     rates = {name: measured.sources.get(name, Rates()) for name in sources}
     machine = Machine(threads=threads, rates=rates)
     if folder is None:
@@ -103,10 +107,10 @@ def probe(
     )
 
 
-def _probe_any(source: AnySource, threads: int) -> Rates:
+def _probe_any(source: AnySource, threads: int, *, roomy: bool) -> Rates:
     """Rates of a source; of all columns together where there are several."""
     if not isinstance(source, RaggedSource):
-        return probe_source(source, threads)
+        return probe_source(source, threads, roomy=roomy)
     seconds, layout = 0.0, source.layout
     for column in source.columns.values():
         seconds += column.layout.decoded_bytes / probe_source(column, threads).decode_bytes_per_s
@@ -116,8 +120,9 @@ def _probe_any(source: AnySource, threads: int) -> Rates:
     )
 
 
-def probe_source(source: Source, threads: int) -> Rates:
-    """Decode a few chunks from all over the source, and copy some rows.
+def probe_source(source: Source, threads: int, *, roomy: bool = False) -> Rates:
+    """Decode a few chunks from all over the source, and copy some rows. `roomy`: the page cache has
+    room for the file.
 
     A chunk that does not decode is no error here: the read that needs it will say so.
     """
@@ -128,13 +133,15 @@ def probe_source(source: Source, threads: int) -> Rates:
     buffer = np.empty(
         (min(run_chunks * layout.chunk_rows, layout.n_rows), *layout.row_shape), layout.dtype
     )
+    there: list[NDArray[np.int64]] = []
     decoded, seconds = 0, 0.0
     starts = np.linspace(0, layout.n_chunks - run_chunks, 5).astype(int)[[2, 0, 4, 1, 3]]
     if layout.kind == "streamed":  # a chunk in the middle would decode all that lies before it
         starts = np.arange(5) * run_chunks
         starts = starts[starts + run_chunks <= layout.n_chunks]
     for turn, start in enumerate(dict.fromkeys(starts.tolist())):
-        rows = layout.bounds(start + run_chunks - 1)[1] - layout.bounds(start)[0]
+        first, stop = layout.bounds(start)[0], layout.bounds(start + run_chunks - 1)[1]
+        rows = stop - first
         began = time.perf_counter()
         try:
             source.read(start, start + run_chunks, buffer[:rows])
@@ -145,6 +152,7 @@ def probe_source(source: Source, threads: int) -> Rates:
             began = time.perf_counter()  # the first read also opens the file and touches the buffer
             source.read(start, start + run_chunks, buffer[:rows])
             took = time.perf_counter() - began
+        there.append(np.arange(first, stop))
         decoded += rows * layout.row_bytes
         seconds += took
         if seconds > PROBE_SECONDS or decoded > PROBE_BYTES:
@@ -152,14 +160,16 @@ def probe_source(source: Source, threads: int) -> Rates:
     if not decoded:
         return Rates()
     return replace(
-        _probe_rows(source, threads),
+        _probe_rows(source, threads, np.concatenate(there), roomy=roomy),
         decode_bytes_per_s=decoded / max(seconds, 1e-9),
         take_seconds=_probe_take(layout.row_bytes),
     )
 
 
-def _probe_rows(source: Source, threads: int) -> Rates:
-    """What of `Rates` is of single rows: how long one of many takes, and how they are best read."""
+def _probe_rows(source: Source, threads: int, there: NDArray[np.int64], *, roomy: bool) -> Rates:
+    """What of `Rates` is of single rows: how long one of many takes, and how they are best read.
+    The page cache has the rows `there`, ``(n,)``, by now.
+    """
     layout = source.layout
     if not layout.some_alone:
         return Rates()
@@ -183,16 +193,28 @@ def _probe_rows(source: Source, threads: int) -> Rates:
         ways.append((past, threads))
     timed = [(_timed_rows(way, n, max(1, n_rows // n)), n, way is past) for way, n in ways]
     seconds, readers, uncached = min(timed, key=lambda t: t[0] if t[2] else PUSHING_OUT * t[0])
-    return Rates(queued_row_seconds=seconds, row_readers=readers, uncached=uncached)
+    cached = 0.0
+    if roomy and can_load(source):
+        cached = min(_timed_rows(source, 1, many, there) for _ in range(3)) / threads
+    return Rates(
+        queued_row_seconds=seconds,
+        row_readers=readers,
+        uncached=uncached,
+        cached_row_seconds=cached,
+    )
 
 
-def _timed_rows(source: Source, readers: int, rows_each: int) -> float:
-    """Read rows from all over the source, other ones at each call."""
+def _timed_rows(
+    source: Source, readers: int, rows_each: int, among: NDArray[np.int64] | None = None
+) -> float:
+    """Read rows from all over the source, or `among` some, other ones at each call."""
     layout = source.layout
     draw = np.random.Generator(np.random.Philox(time.perf_counter_ns()))
     at_once = max(1, min(rows_each, PROBE_BYTES // (readers * layout.row_bytes)))
     warming = at_once if readers > 1 and layout.in_flight == 1 else 0
-    rows = draw.integers(0, layout.n_rows, (readers, warming + rows_each))
+    n_among = layout.n_rows if among is None else len(among)
+    rows = draw.integers(0, n_among, (readers, warming + rows_each))
+    rows = rows if among is None else among[rows]
     coded = layout.is_coded(layout.chunks_of(rows.reshape(-1))).reshape(rows.shape)
     if coded.all():
         return Rates().queued_row_seconds

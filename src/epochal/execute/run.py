@@ -325,7 +325,7 @@ def _feed(
     if plan.kind == "resident":
         return ResidentFeed(plan, source, order, pool, meter, kept)
     if plan.kind == "direct":
-        return DirectFeed(source, order, group, pool)
+        return DirectFeed(plan, source, order, group, pool)
     if plan.kind == "stream":
         return StreamFeed(plan, source, order, start, pool, meter)
     if plan.kind == "spool":

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.pool import Pool
-from epochal.plan.window import BLOCK_BYTES, UNCACHED_BYTES
+from epochal.plan.gather import BLOCK_BYTES, UNCACHED_BYTES
 from epochal.stores.descriptor import Handle
 from epochal.stores.file import Read
 from epochal.stores.many import submit_waiting

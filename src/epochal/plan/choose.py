@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from epochal.errors import BudgetError
 from epochal.layout import Layout, RaggedLayout
+from epochal.plan.gather import plan_gather
 from epochal.plan.machine import Machine
 from epochal.plan.order import Order
 from epochal.plan.plan import Candidate, Plan, Prediction
@@ -14,7 +15,7 @@ from epochal.plan.ragged import RAGGED_STRATEGIES, item_ends, most_items
 from epochal.plan.resident import plan_resident
 from epochal.plan.spool import plan_spool
 from epochal.plan.task import Infeasible, Part, Task
-from epochal.plan.window import plan_gather, plan_rescan, plan_stream
+from epochal.plan.window import plan_rescan, plan_stream
 from epochal.sizes import show
 
 __all__ = ["STRATEGIES", "choose"]
@@ -28,6 +29,8 @@ STRATEGIES = {
 }
 
 SMALL_TASK_BYTES = 3 << 20  # smaller batches are made several a task: a task costs some itself
+
+EPOCHS = ("first", "second", "later")  # that a plan is chosen by
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,7 @@ def choose(
         # first batch that waits for all of the file, and scratch that nobody expects of an order
         # that follows the file.
         options = [option for option in options if option.strategy != "spool"]
-    best = min(
-        options, key=lambda o: _cost(o, task, "first").seconds + _cost(o, task, "later").seconds
-    )
+    best = min(options, key=lambda o: sum(_cost(o, task, which).seconds for which in EPOCHS))
     if best.strategy == "rescan" and not task.exact:
         task = replace(task, exact=True)
         best = _Option("rescan", _parts("rescan", task))

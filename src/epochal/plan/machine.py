@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Machine", "Rates"]
 
@@ -17,6 +17,9 @@ class Rates:
     device that answers late is asked for many together, by more threads than there are cores; 0:
     nobody asked), ``uncached`` past the page cache; ``take_seconds`` is one row copied from
     memory to a batch, in random order.
+
+    ``cached_row_seconds`` is one of many single rows once the page cache has all of the file, if
+    it has not, but has room for it; else 0.
     """
 
     decode_bytes_per_s: float = 300e6
@@ -24,6 +27,17 @@ class Rates:
     row_readers: int = 0
     uncached: bool = False
     take_seconds: float = 0.3e-6
+    cached_row_seconds: float = 0.0
+
+    def loaded(self, threads: int) -> Rates:
+        """The same once the page cache has the file."""
+        return replace(
+            self,
+            queued_row_seconds=self.cached_row_seconds,
+            row_readers=threads,
+            uncached=False,
+            cached_row_seconds=0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,13 @@ class Machine:
     def of(self, source: str) -> Rates:
         """Rates of one source, typical ones where nothing was measured."""
         return self.rates.get(source, Rates())
+
+    def loaded(self, sources: Iterable[str]) -> Machine:
+        """The same once the page cache has the files of some sources."""
+        rates = dict(self.rates)
+        for name in sources:
+            rates[name] = rates[name].loaded(self.threads)
+        return replace(self, rates=rates)
 
     def is_cached(self, n_bytes: int, budget_bytes: int) -> bool:
         """Whether the page cache has room for so much scratch beside a budget that is used up."""

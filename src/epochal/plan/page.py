@@ -72,8 +72,9 @@ def _feed(feed: FeedPlan) -> str:
     if feed.kind == "ragged window":
         return f"windows of {feed.window_items:,} items"
     if feed.kind == "direct":
-        past = ", past the page cache" if feed.uncached else ""
-        return f"rows alone, straight into batches{past}"
+        how = ", past the page cache" if feed.uncached else ""
+        how = ", while the page cache reads all of the file" if feed.loads else how
+        return f"rows alone, straight into batches{how}"
     if feed.kind in ("stream", "window"):
         unit = "rows alone" if feed.alone else "whole chunks"
         return f"windows of {feed.window_rows:,} rows, {unit}"

@@ -36,7 +36,8 @@ class FeedPlan:
     ``window_rows`` positions with ``windows_ahead`` of them prepared ahead, ``"direct"`` (rows that
     are read alone, into the batches), ``"resident"``, or ``"spool"``. ``run_bytes`` bounds the
     decoded bytes of one read. ``alone``: rows are read by themselves, by ``readers`` tasks at once
-    (0: one a thread), or past the page cache (``uncached``). The spool deals blocks of
+    (0: one a thread), or past the page cache (``uncached``), or while that reads all of the file
+    (``loads``). The spool deals blocks of
     ``block_chunks`` chunks into ``n_piles`` piles (``pile_rows`` positions each where
     ``by_position``, else equal key ranges), through buffers of ``buffer_rows`` records, keeps the
     first ``piles_kept`` of them in up to ``n_pages`` pages of ``page_rows`` records, and has up to
@@ -58,6 +59,7 @@ class FeedPlan:
     alone: bool = False
     readers: int = 0
     uncached: bool = False
+    loads: bool = False
     block_chunks: int = 0
     n_piles: int = 0
     pile_rows: int = 0
@@ -122,8 +124,11 @@ class Plan:
 
     @property
     def pool_threads(self) -> int:
-        """Threads of the pool: more than cores where many rows are asked of a device at once."""
-        return max(self.threads, *(feed.readers for feed in self.feeds), 1)
+        """Threads of the pool: more than cores where many rows are asked of a device at once, and
+        one for each file that is loaded.
+        """
+        loading = sum(feed.loads for feed in self.feeds)
+        return max(self.threads, *(feed.readers for feed in self.feeds), 1) + loading
 
     def as_dict(self) -> dict[str, Any]:
         """The same, JSON-able."""

@@ -10,11 +10,12 @@ from epochal.plan.machine import Machine
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan, Prediction
 
-__all__ = ["INDEX_ROW_BYTES", "Infeasible", "Part", "Task"]
+__all__ = ["EXACT_ROWS", "INDEX_ROW_BYTES", "Infeasible", "Part", "Task"]
 
 # Beside its data, a row of a window costs its index and the arrays from which that is made (rows,
 # their sorting, chunk numbers): five of 8 bytes while it is planned.
 INDEX_ROW_BYTES = 48
+EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not row by row
 
 
 class Infeasible(Exception):
@@ -36,6 +37,11 @@ class Part:
     second: Prediction
     later: Prediction
     held: tuple[tuple[str, int], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of three epochs, which is what plans are chosen by."""
+        return self.first.seconds + self.second.seconds + self.later.seconds
 
 
 @dataclass(frozen=True)

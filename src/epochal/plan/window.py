@@ -1,38 +1,20 @@
-"""Strategies that read windows of the order: stream, gather, rescan."""
+"""Strategies that read windows of the order: stream and rescan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from epochal.layout import Layout
 from epochal.plan.plan import FeedPlan, Prediction
-from epochal.plan.task import INDEX_ROW_BYTES, Infeasible, Part, Task
+from epochal.plan.task import EXACT_ROWS, INDEX_ROW_BYTES, Infeasible, Part, Task
 from epochal.plan.windows import count_chunks, cut_stream, cut_windows
 
-__all__ = [
-    "BLOCK_BYTES",
-    "UNCACHED_BYTES",
-    "plan_gather",
-    "plan_rescan",
-    "plan_stream",
-    "uncached_bytes",
-]
+__all__ = ["plan_rescan", "plan_stream"]
 
 STREAM_WINDOW_BYTES = 4 << 20
-GATHER_WINDOW_BYTES = 128 << 20
 RUN_BYTES = 1 << 20
 FAR_RUN_BYTES = 4 << 20  # what is read by one call is some requests at once
-GATHER_RUN_BYTES = 256 << 10
-IN_FILE_ORDER = 1.0  # what a row costs in a window, whose end few readers work at, to one at random
-UNCACHED_BYTES = 2 << 20
-BLOCK_BYTES = 4096  # of devices: none has larger ones that must be heeded
 FEW_ROWS = 1 << 14  # are counted in no time
-COUNTED_ROWS = 1 << 20  # rows at a time whose chunks are looked at
-EXACT_ROWS = 1 << 25  # an order longer than this is counted by expectation, not window by window
 
 
 def plan_stream(task: Task, name: str, share: int) -> Part:
@@ -62,132 +44,6 @@ def plan_stream(task: Task, name: str, share: int) -> Part:
     feed = FeedPlan(name, "stream", held, run_bytes, window_rows, windows_ahead, alone=alone)
     cost = _cost(task, name, feed, first_rows=window_rows)
     return Part(feed, cost, cost, cost, _items(temporary, held))
-
-
-def plan_gather(task: Task, name: str, share: int) -> Part:
-    """Single rows: from a device that answers at once straight into the batches, else in file order
-    within a window.
-    """
-    layout = task.layouts[name]
-    if not layout.some_alone:
-        raise Infeasible("rows cannot be read without decoding their chunk")
-    kept = _kept(task, name)
-    if 0 < task.machine.of(name).row_readers <= task.threads:
-        return _plan_direct(task, name, share - kept.bytes, kept)
-    share -= kept.bytes
-    # Many readers where a device answers late; fewer where their buffers would be all there is.
-    readers = task.machine.of(name).row_readers
-    each = max(layout.row_bytes, GATHER_RUN_BYTES) + layout.read_overhead_bytes
-    readers = max(task.threads, min(readers, share // (4 * each)))
-    run_bytes = max(layout.row_bytes, GATHER_RUN_BYTES)
-    temporary = readers * (run_bytes + layout.read_overhead_bytes)
-    row_bytes = max(layout.row_bytes, 1) + INDEX_ROW_BYTES
-    window_rows = min((share - temporary) // 3, GATHER_WINDOW_BYTES) // row_bytes
-    least = task.batch_rows  # of any epoch: this one may have fewer rows
-    if window_rows < least:
-        raise Infeasible(
-            "three windows of a batch do not fit",
-            task.common_bytes + kept.bytes + temporary + 3 * least * row_bytes,
-        )
-    window_rows = min(window_rows, max(task.n_rows_left, least))
-    held = temporary + 3 * window_rows * row_bytes
-    items = (*_items(temporary, held), *kept.item)
-    feed = FeedPlan(
-        name,
-        "window",
-        held + kept.bytes,
-        run_bytes,
-        window_rows,
-        windows_ahead=1,
-        alone=True,
-        readers=readers,
-    )
-    cost = kept.added(_cost(task, name, feed, first_rows=window_rows))
-    return Part(feed, cost, cost, cost, items)
-
-
-def uncached_bytes(row_bytes: int) -> int:
-    """What a thread holds that reads rows past the page cache: a buffer of whole blocks."""
-    return max(UNCACHED_BYTES, row_bytes + 2 * BLOCK_BYTES) + BLOCK_BYTES
-
-
-def _plan_direct(task: Task, name: str, share: int, kept: _Kept) -> Part:
-    layout = task.layouts[name]
-    uncached = task.machine.of(name).uncached
-    each = layout.read_overhead_bytes
-    if uncached:
-        each = max(each, uncached_bytes(layout.row_bytes))
-    held = task.threads * each
-    if share < held:
-        needed = task.common_bytes + kept.bytes + held
-        raise Infeasible("the rows being read do not fit", needed)
-    feed = FeedPlan(name, "direct", held + kept.bytes, alone=True, uncached=uncached)
-    cost = kept.added(_cost(task, name, feed, first_rows=task.batch_rows * task.batch_group))
-    return Part(feed, cost, cost, cost, (("rows being read", held), *kept.item))
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Chunks that are decoded for rows that are read alone elsewhere, and kept: what they hold in
-    any epoch; and of this one, the bytes of the rows that come out of them, and what decoding them
-    takes.
-    """
-
-    bytes: int = 0
-    row_bytes: int = 0
-    cost: Prediction = field(default_factory=Prediction)
-
-    @property
-    def item(self) -> tuple[tuple[str, int], ...]:
-        """Of the page of a plan."""
-        return (("chunks that were decoded", self.bytes),) if self.bytes else ()
-
-    def added(self, cost: Prediction) -> Prediction:
-        """The cost of all rows read alone, made theirs: they are decoded all over the epoch."""
-        seconds = cost.seconds + self.cost.seconds
-        return replace(
-            cost,
-            read_bytes=cost.read_bytes + self.cost.read_bytes - self.row_bytes,
-            decoded_bytes=cost.decoded_bytes + self.cost.decoded_bytes - self.row_bytes,
-            chunks_decoded=cost.chunks_decoded + self.cost.chunks_decoded,
-            seconds=seconds,
-            first_batch_seconds=cost.first_batch_seconds * seconds / max(cost.seconds, 1e-9),
-        )
-
-
-def _kept(task: Task, name: str) -> _Kept:
-    layout, order = task.layouts[name], task.order
-    coded = layout.coded
-    if coded is None or not len(coded):
-        return _Kept()
-    if order.selection is not None:
-        coded = coded[_counted(layout, coded, [order.selection]) > 0]
-    chunk_bytes = layout.chunk_row_counts * layout.row_bytes
-    held = int(chunk_bytes[coded].sum())
-    times = layout.chunk_row_counts[coded]
-    if task.start or not order.each_row_once or order.selection is not None:
-        ends = range(task.start, min(order.n_positions, task.start + EXACT_ROWS), COUNTED_ROWS)
-        parts = (order.row_array(at, min(at + COUNTED_ROWS, order.n_positions)) for at in ends)
-        times = _counted(layout, coded, parts)
-        coded, times = coded[times > 0], times[times > 0]
-    decoded = int(chunk_bytes[coded].sum())
-    cost = Prediction(
-        read_bytes=int(layout.chunk_stored_bytes[coded].sum()),
-        decoded_bytes=decoded,
-        chunks_decoded=int(layout.chunk_pieces[coded].sum()),
-        seconds=task.decode_seconds(name, decoded),
-    )
-    return _Kept(held, int(times.sum()) * layout.row_bytes, cost)
-
-
-def _counted(
-    layout: Layout, chunks: NDArray[np.int64], parts: Iterable[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """How many of some rows each of some chunks has, ``(n_chunks,)``."""
-    times = np.zeros(layout.n_chunks, dtype=np.int64)
-    for rows in parts:
-        times += np.bincount(layout.chunks_of(rows), minlength=layout.n_chunks)
-    return times[chunks]
 
 
 def plan_rescan(task: Task, name: str, share: int) -> Part:
@@ -243,14 +99,7 @@ def _cost(task: Task, name: str, feed: FeedPlan, first_rows: int) -> Prediction:
     part = min(first_rows, n_rows) / max(n_rows, 1)
     if feed.alone:
         n_bytes = n_rows * layout.row_bytes
-        alone_seconds = n_rows * rates.queued_row_seconds
-        if feed.kind == "stream":
-            seconds = task.decode_seconds(name, n_bytes) + taking
-        elif feed.kind == "direct":
-            seconds = alone_seconds
-            part *= task.threads  # one of them reads the first group of batches
-        else:
-            seconds = alone_seconds * IN_FILE_ORDER + taking
+        seconds = task.decode_seconds(name, n_bytes) + taking
         return Prediction(
             read_bytes=n_bytes,
             decoded_bytes=n_bytes,
