@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import epochal
-from epochal.batches import Settings
 from epochal.dataset import Dataset
 from epochal.plan.machine import Machine
+from epochal.planning import Settings
 from epochal.testing.stores import ChunkedArrays, CountingSource, SlowSource, SourceStore
 
 N = 250

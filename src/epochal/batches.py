@@ -6,31 +6,25 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from epochal.errors import BudgetError, DamageWarning, MismatchError, ScratchError
+from epochal.errors import DamageWarning, MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
-from epochal.execute.probe import Measured, probe
+from epochal.execute.probe import Measured
 from epochal.execute.run import Run, discard
-from epochal.execute.scratch import scratch_folder
 from epochal.execute.skip import Ledger, skipping
-from epochal.plan.choose import choose
-from epochal.plan.machine import Machine
 from epochal.plan.order import Order, Rows
 from epochal.plan.plan import Plan, Prediction
-from epochal.plan.readers import readers
 from epochal.plan.report import Report
+from epochal.planning import Planner, Settings
 from epochal.progress import batch_bar, no_bar
 from epochal.schemes.scheme import Scheme
 from epochal.schemes.shuffled import ShuffledSequential
 from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.stores.store import version_of
 
-__all__ = ["Batches", "Settings"]
+__all__ = ["Batches"]
 
 STATE_VERSION = 1
 
@@ -42,20 +36,6 @@ ELASTIC = {
     "even_shuffled_sequential",
     "chunkwise_shuffled_sequential",
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How batches are made; never which rows come, nor in which order."""
-
-    budget_bytes: int
-    threads: int
-    scratch: str | os.PathLike[str] | bool | None = None
-    strategies: tuple[str, ...] | None = None
-    machine: Machine | None = None
-    progress: bool = False
-    on_error: str = "raise"
-    more_threads: bool = False  # where sources are far: the caller did not say how many
 
 
 class Batches:
@@ -80,7 +60,6 @@ class Batches:
         finish_is_cheap: bool = True,
         measured: Measured | None = None,
     ) -> None:
-        self._settings = settings
         self._ledger = Ledger() if settings.on_error == "skip" else None
         self._warned = False
         self._originals = self._sources = dict(sources)
@@ -91,17 +70,14 @@ class Batches:
             }
         self._finish = finish
         self._finish_is_cheap = finish_is_cheap
-        self._measured = measured or Measured()
         ragged = any(isinstance(source, RaggedSource) for source in self._sources.values())
         fitted = _fitted(scheme, settings.budget_bytes, whole=ragged)
         self._order = Order(fitted, selection)
         self._start = self._batch = self._turn = 0
+        self._planner = Planner(self._sources, settings, measured or Measured())
         self._reset()
 
     def _reset(self) -> None:
-        self._plan: Plan | None = None
-        self._planned_epoch = -1
-        self._machine: Machine | None = None
         self._running: Run | None = None
         self._primed: Run | None = None
         self._pool: Pool | None = None
@@ -110,7 +86,6 @@ class Batches:
         self._next_order: Order | None = None
         self._meter = Meter()
         self._report: Report | None = None
-        self._no_scratch = False
 
     # Order and position ----------------------------------------------------------------
 
@@ -215,7 +190,7 @@ class Batches:
         self._check_turn(turn)
         self._batch = start
         run = self._begin(start)
-        show = batch_bar if self._settings.progress else no_bar
+        show = batch_bar if self._planner.settings.progress else no_bar
         try:
             with show(len(self), start, f"epoch {self.epoch}") as advance:
                 while True:
@@ -230,7 +205,7 @@ class Batches:
                         self._check_turn(turn)
                         raise
                     except ScratchError:
-                        if self._no_scratch:
+                        if self._planner.without_scratch:
                             raise
                         run = self._without_scratch()
                         continue
@@ -271,7 +246,8 @@ class Batches:
         if versions != self._versions:  # rows were assigned to: what was kept has the old ones
             self._halt()
             self._forget()
-            self._versions, self._plan = versions, None
+            self._versions = versions
+            self._planner.forget()
         run, self._primed = self._primed, None
         if run is None:
             run = self._new_run(start)
@@ -287,7 +263,7 @@ class Batches:
         following = self._next_order
         if following is not None and following.scheme.epoch == self.epoch:
             self._order = following
-        plan = self._plan_for(start)
+        plan = self._planner.plan_from(self._order, start)
         if self._pool is None or self._pool.threads != plan.pool_threads:
             self._close_pool()
             self._pool = Pool(plan.pool_threads)
@@ -302,7 +278,7 @@ class Batches:
             self._sources,
             pool=self._pool,
             meter=Meter(plan.strategy, held_bytes),
-            scratch=self._folder,
+            scratch=self._planner.folder,
             finish=self._finish,
             finish_is_cheap=self._finish_is_cheap,
             kept=kept,
@@ -314,7 +290,8 @@ class Batches:
         """Scratch gave out: plan the rest of the epoch anew, without it."""
         self._halt()
         self._forget()
-        self._no_scratch, self._plan = True, None
+        self._planner.without_scratch = True
+        self._planner.forget()
         self._running = run = self._new_run(self._batch)
         self._meter = run.meter
         return run
@@ -324,20 +301,12 @@ class Batches:
         self._record(run)
         self._kept = run.leave()
         self._running = None
-        self._note_loaded(run)
+        self._planner.ran(run.plan)
         self._order = self._order.at(self.epoch + 1)
         self._start = self._batch = 0
         if run.rolled or run.plan.strategy != "spool":
             self._primed = self._new_run(0)
             self._primed.prime()
-
-    def _note_loaded(self, run: Run) -> None:
-        """Files that the page cache has by now: later epochs are planned anew, with that."""
-        loaded = [feed.source for feed in run.plan.feeds if feed.loads]
-        if loaded and self._machine is not None:
-            self._machine = self._machine.loaded(loaded)
-            for name in loaded:
-                self._measured.sources[name] = self._machine.of(name)
 
     def _abandon(self, run: Run) -> None:
         self._record(run)
@@ -381,67 +350,10 @@ class Batches:
 
     # Plans ----------------------------------------------------------------
 
-    def _plan_for(self, start: int) -> Plan:
-        """The first plan serves every epoch that its spool is rolled into; others touch other
-        chunks, so each is counted anew.
-        """
-        if start:
-            return self._choose(start)
-        first = self.plan
-        if self._planned_epoch != self.epoch and not any(feed.roll for feed in first.feeds):
-            self._plan = self._choose(only=(first.strategy,))
-        self._planned_epoch = self.epoch
-        return self._plan or first
-
-    @property
-    def _folder(self) -> Path | None:
-        """Where scratch goes; None where none may."""
-        if self._settings.scratch is False or self._no_scratch:
-            return None
-        given = self._settings.scratch
-        return scratch_folder(None if given is None or given is True else given)
-
-    def _choose(self, start: int = 0, only: tuple[str, ...] | None = None) -> Plan:
-        machine = self._settings.machine or self._machine
-        if machine is None:
-            machine = self._machine = probe(
-                self._sources,
-                self._settings.threads,
-                self._folder,
-                self._measured,
-                self._settings.budget_bytes,
-            )
-        elif self._folder is None:
-            machine = replace(machine, scratch_free_bytes=0, scratch_why="no scratch is allowed")
-        layouts = {name: source.layout for name, source in self._sources.items()}
-        budget_bytes = self._settings.budget_bytes
-        threads = machine.threads
-        if self._settings.more_threads:
-            threads = readers(layouts, threads, budget_bytes)
-
-        def with_threads(threads: int) -> Plan:
-            return choose(
-                self._order,
-                layouts,
-                budget_bytes=budget_bytes,
-                machine=replace(machine, threads=threads),
-                start_batch=start,
-                only=only or self._settings.strategies,
-            )
-
-        while threads > machine.threads:
-            with suppress(BudgetError):
-                return with_threads(threads)
-            threads //= 2
-        return with_threads(machine.threads)
-
     @property
     def plan(self) -> Plan:
         """How the next epoch will run; made at the first asking."""
-        if self._plan is None:
-            self._plan = self._choose()
-            self._planned_epoch = self.epoch
-        return self._plan
+        return self._planner.plan(self._order)
 
     @property
     def stats(self) -> Stats:
@@ -475,7 +387,7 @@ class Batches:
     def __getstate__(self) -> dict[str, Any]:
         return {
             "sources": self._sources,
-            "settings": self._settings,
+            "settings": self._planner.settings,
             "finish": self._finish,
             "finish_is_cheap": self._finish_is_cheap,
             "order": self._order,
@@ -488,13 +400,12 @@ class Batches:
         self._versions = self._versions_now()
         self._ledger = state["ledger"]
         self._warned = False
-        self._settings = state["settings"]
         self._finish = state["finish"]
         self._finish_is_cheap = state["finish_is_cheap"]
-        self._measured = Measured()
         self._order = state["order"]
         self._start = self._batch = state["batch"]
         self._turn = 0
+        self._planner = Planner(self._sources, state["settings"], Measured())
         self._reset()
 
     def __del__(self) -> None:

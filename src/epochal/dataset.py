@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import RandomState
 
 from epochal import schemes, sizes
-from epochal.batches import Batches, Settings
+from epochal.batches import Batches
 from epochal.choosing import pick
 from epochal.errors import (
     MismatchError,
@@ -22,6 +22,7 @@ from epochal.finish import Finish
 from epochal.html import table
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
+from epochal.planning import Settings
 from epochal.ragged import check_form
 from epochal.schemes.piles import KeyOrder
 from epochal.splits import splits_of

@@ -1,7 +1,5 @@
 """Filters that left most chunks as they are: rows are read alone, other chunks decoded once."""
 
-from dataclasses import replace
-
 import h5py
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ def gathered(ds, memory, batch_size=64, **more):
     """Batches in exact shuffle, by rows that are read alone."""
     batches = ds.batches("shuffled_sequential", batch_size, seed=1, memory=memory, **more)
     machine = Machine(threads=2, rates={"X": Rates(row_readers=1)})
-    batches._settings = replace(batches._settings, strategies=("gather",), machine=machine)
+    batches._planner.constrain(strategies=("gather",), machine=machine)
     return batches
 
 

@@ -113,7 +113,7 @@ def late(ds, rates=LATE, scheme="shuffled_sequential", **more):
     """Batches of a machine on which the file is late."""
     batches = ds.batches(scheme, 64, seed=0, memory="6MiB", **more)
     machine = Machine(threads=2, rates={"X": rates}, scratch_why="no scratch is allowed")
-    batches._machine = machine
+    batches._planner.constrain(machine=machine)
     return batches
 
 

@@ -2,7 +2,6 @@
 
 import gc
 import threading
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -148,7 +147,7 @@ def test_what_is_given_up_midway_writes_to_nobodys_memory(tmp_path, part):
     with epochal.open(tmp_path / "X.h5") as ds:
         for _ in range(8):
             batches = ds.batches("shuffled_sequential", 40, seed=2, memory="4MiB")
-            batches._settings = replace(batches._settings, strategies=("spool",))
+            batches._planner.constrain(strategies=("spool",))
             kept = [X for _, (X,) in zip(range(part), batches, strict=False)]
             copies = [X.copy() for X in kept]
             del batches

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epochal
-from epochal.batches import Settings
 from epochal.dataset import Dataset
 from epochal.errors import BudgetError, EpochalError, ScratchError
 from epochal.execute import scratch
 from epochal.execute.scratch import ScratchFile, scratch_folder
 from epochal.plan.machine import Machine, Rates
+from epochal.planning import Settings
 from epochal.testing.stores import ChunkedArrays
 
 N = 900
@@ -295,7 +295,7 @@ def test_a_limit_of_the_system():
     script = """
         import resource
         import numpy as np
-        from epochal.batches import Settings
+        from epochal.planning import Settings
         from epochal.dataset import Dataset
         from epochal.errors import ScratchError
         from epochal.execute.scratch import ScratchFile, scratch_folder

@@ -13,10 +13,10 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from epochal.batches import Settings
 from epochal.dataset import Dataset
 from epochal.errors import DamageError
 from epochal.plan.machine import Machine, Rates
+from epochal.planning import Settings
 from epochal.testing.stores import ChunkedArrays, SlowSource, SourceStore, TornSource
 
 N = 600
@@ -317,7 +317,7 @@ def test_an_interrupt_stops_at_once():
     script = """
         import os, signal, sys, threading, time
         import numpy as np
-        from epochal.batches import Settings
+        from epochal.planning import Settings
         from epochal.dataset import Dataset
         from epochal.plan.machine import Machine
         from epochal.testing.stores import ChunkedArrays, SlowSource, SourceStore
@@ -359,7 +359,7 @@ def test_closing_from_another_thread_ends_the_iteration(strategy):
     script = """
         import sys, threading
         import numpy as np
-        from epochal.batches import Settings
+        from epochal.planning import Settings
         from epochal.dataset import Dataset
         from epochal.errors import EpochalError
         from epochal.plan.machine import Machine
@@ -409,7 +409,7 @@ def test_a_killed_process_leaves_no_scratch(tmp_path):
     script = """
         import sys, time
         import numpy as np
-        from epochal.batches import Settings
+        from epochal.planning import Settings
         from epochal.dataset import Dataset
         from epochal.plan.machine import Machine
         from epochal.testing.stores import ChunkedArrays
@@ -443,7 +443,7 @@ def test_a_killed_process_leaves_no_scratch(tmp_path):
 FORK = """
     import os, signal, sys
     import numpy as np
-    from epochal.batches import Settings
+    from epochal.planning import Settings
     from epochal.dataset import Dataset
     from epochal.plan.machine import Machine
     from epochal.testing.stores import ChunkedArrays

@@ -2,7 +2,6 @@
 
 import pickle
 import warnings
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -76,7 +75,7 @@ def test_the_rest_of_the_rows_in_order(strategy):
         batches = ds.batches(
             scheme, batch_size, seed=1, shard=shard, memory="40KiB", on_error="skip", **more
         )
-        batches._settings = replace(batches._settings, strategies=(strategy,))
+        batches._planner.constrain(strategies=(strategy,))
         try:
             batches.plan  # noqa: B018
         except epochal.EpochalError:

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import closing
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -144,7 +143,7 @@ def made(ds, **more):
     batches = ds.batches("shuffled_sequential", 16, seed=1, memory="24MiB", **more)
     rates = Rates(queued_row_seconds=1e-6, row_readers=2, uncached=True)
     machine = Machine(threads=2, rates={"X": rates})
-    batches._settings = replace(batches._settings, strategies=("gather",), machine=machine)
+    batches._planner.constrain(strategies=("gather",), machine=machine)
     return batches
 
 

@@ -11,10 +11,11 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from epochal import schemes
-from epochal.batches import Batches, Settings
+from epochal.batches import Batches
 from epochal.dataset import Dataset
 from epochal.plan import spool
 from epochal.plan.machine import Machine, Rates
+from epochal.planning import Settings
 from epochal.stores.concat import ConcatSource
 from epochal.stores.memory import ArraySource
 from epochal.testing.stores import ChunkedArrays, CountingSource, SourceStore

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import epochal
 from epochal import schemes
-from epochal.batches import Batches, Settings
+from epochal.batches import Batches
 from epochal.dataset import Dataset
 from epochal.plan import spool
 from epochal.plan.machine import Machine, Rates
+from epochal.planning import Settings
 from epochal.stores.ragged import RaggedSource
 from epochal.testing.stores import ChunkedArrays, SourceStore
 

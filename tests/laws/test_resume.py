@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 import epochal
 from epochal import schemes
-from epochal.batches import Settings
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError
 from epochal.plan.machine import Machine, Rates
+from epochal.planning import Settings
 from epochal.testing.stores import ChunkedArrays, SourceStore
 
 N = 173
