@@ -352,15 +352,20 @@ class Dataset:
         return tuple(self._view(np.sort(part)) for part in parts)
 
     def _view(self, rows: Selection) -> Dataset:
-        selection = rows if self._selection is None else self._selection[rows]
-        return Dataset(
-            self.store,
-            self._sources,
-            selection=selection,
-            functions=self._functions,
-            shapings=self._shapings,
+        return self._like(
+            selection=rows if self._selection is None else self._selection[rows],
             measured=self._measured,
         )
+
+    def _like(self, **changed: Any) -> Dataset:
+        """Another dataset of the same store."""
+        same = {
+            "sources": self._sources,
+            "selection": self._selection,
+            "functions": self._functions,
+            "shapings": self._shapings,
+        }
+        return Dataset(self.store, **{**same, **changed})
 
     def map(self, function: Callable[[Any], Any]) -> Dataset:
         """The same dataset, with a function applied to each batch: it gets the named tuple, and may
@@ -369,15 +374,7 @@ class Dataset:
         It runs on the reading threads, several batches at once. ``ds["X"]`` still gives rows as
         they are stored.
         """
-        functions = (*self._functions, function)
-        return Dataset(
-            self.store,
-            self._sources,
-            selection=self._selection,
-            functions=functions,
-            shapings=self._shapings,
-            measured=self._measured,
-        )
+        return self._like(functions=(*self._functions, function), measured=self._measured)
 
     def loaded(self) -> Dataset:
         """The same rows in memory, decoded now; what was made of batches by `map` stays to be made.
@@ -404,10 +401,9 @@ class Dataset:
         first, last, _ = slice(start, stop).indices(len(self))
         return self._view(np.arange(first, max(first, last), dtype=np.int64))
 
-    @classmethod
-    def plain(cls, ds: Dataset) -> Dataset:
-        """The rows of a dataset, without what is made of batches by `map` and ``spaces=``."""
-        return cls(ds.store, ds._sources, selection=ds._selection, measured=ds._measured)
+    def plain(self) -> Dataset:
+        """The same rows, without what is made of batches by `map` and ``spaces=``."""
+        return self._like(functions=(), shapings=None, measured=self._measured)
 
     @property
     def is_plain(self) -> bool:
@@ -463,11 +459,9 @@ class Dataset:
         if isinstance(view, RaggedView):
             raise MismatchError(f"rows of {name!r} vary in length: no transform takes them")
         function = transform.lazily(view.shape[1:], view.dtype)
-        return Dataset(
-            self.store,
-            transformed(self._sources, name, function),
+        return self._like(
+            sources=transformed(self._sources, name, function),
             selection=chosen(self._selection, function),
-            functions=self._functions,
             shapings={n: s for n, s in self._shapings.items() if n != name},
         )
 
@@ -493,7 +487,7 @@ class Dataset:
         MismatchError
             Rows of varying length, which cannot be written.
         """
-        import_module("epochal.converting.convert").convert(Dataset.plain(self), path, **how)
+        import_module("epochal.converting.convert").convert(self.plain(), path, **how)
 
     def close(self) -> None:
         """Give back file descriptors."""

@@ -96,8 +96,7 @@ class SourceView:
 
     def read(self, start: int, stop: int, *, threads: int | None = None) -> NDArray[Any]:
         """The rows ``[start, stop)`` of the view, on so many threads; None: one a core."""
-        rows = slice(start, stop) if self._selection is None else self._selection[start:stop]
-        return read_rows(self._source, rows, threads or default_threads())
+        return self._read(slice(start, stop), threads)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All rows, in memory: what ``np.asarray(view)`` gives."""
@@ -119,10 +118,10 @@ class SourceView:
         rows = self._read(_rows(first, len(self), self.name))
         return rows[(slice(None), *rest)] if rest else rows
 
-    def _read(self, rows: slice | Selection) -> NDArray[Any]:
+    def _read(self, rows: slice | Selection, threads: int | None = None) -> NDArray[Any]:
         if self._selection is not None:
             rows = self._selection[rows]
-        return read_rows(self._source, rows, default_threads())
+        return read_rows(self._source, rows, threads or default_threads())
 
     def __setitem__(self, key: Any, values: Any) -> None:
         """Assign to rows, as NumPy would, of a dataset opened with ``mode="c"`` or ``"r+"``.

@@ -69,7 +69,7 @@ def written_by(client: Any, origin: Origin, writer: Writer, first: int, step: in
         if step % spec.chunk_rows == 0 and first % spec.chunk_rows == 0
     }
     rest = tuple(name for name in writer.specs if name not in whole)
-    plain = Dataset.plain(ds)
+    plain = ds.plain()
     job = held(client, _Job(plain, whole, rest))
     ahead = AHEAD * max(1, sum(client.nthreads().values()))
     starts = iter(range(first, len(ds), step))
