@@ -20,6 +20,7 @@ SCRIPTS = (
     "resident",
     "small_rows",
     "contiguous",
+    "cold",
     "formats",
     "writing",
     "sparse_rows",

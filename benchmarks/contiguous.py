@@ -72,19 +72,9 @@ def memory_cgroup(limit_bytes: int) -> Iterator[Path | None]:
     yield None
 
 
-def drop_pages(path: Path) -> None:
-    """Make the file cold: its pages leave the page cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-
-
 def in_cgroup(group: Path, kind: str, path: Path, memory: int, seconds: float) -> dict[str, Any]:
     """What a child process of one kind measured in the cgroup."""
-    drop_pages(path)
+    harness.drop_pages(path)
     words = [sys.executable, __file__, "--child", kind, "--file", str(path)]
     words += ["--memory", str(memory), "--seconds", str(seconds)]
 

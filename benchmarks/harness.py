@@ -133,6 +133,16 @@ def made(path: Path, write: Callable[[h5py.File], None]) -> Path:
     return path
 
 
+def drop_pages(path: Path) -> None:
+    """Make the file cold: its pages leave the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def write_chunks(
     dataset: h5py.Dataset, block: Callable[[np.random.Generator, int], np.ndarray], level: int = 4
 ) -> None:

@@ -129,7 +129,7 @@ def child(kind: str, path: Path, out: Path, memory: int) -> dict[str, Any]:
 def run(kind: str, path: Path, out: Path, memory: int, group: Path | None) -> dict[str, Any]:
     """What a child measured, in the cgroup where there is one; its file is removed."""
     if group is not None:
-        contiguous.drop_pages(path)
+        harness.drop_pages(path)
 
     def join() -> None:
         if group is not None:

@@ -330,3 +330,17 @@ def test_targets(tmp_path):
     with epochal.open(tmp_path / "there.h5") as ds:
         assert ds["y"][:].tolist() == [1, 2]
     assert os.listdir(tmp_path) == ["there.h5"]
+
+
+def test_the_name_says_what_is_written(tmp_path):
+    """As that of `epochal.convert` does."""
+    X = np.arange(12, dtype="i4").reshape(4, 3)
+    for name, read in (
+        ("X.npy", lambda path: np.load(path, mmap_mode="r")),
+        ("X.zarr", lambda path: zarr.open_group(path, mode="r")["X"][:]),
+        ("X.h5", lambda path: h5py.File(path)["X"][:]),
+        ("X", lambda path: h5py.File(path)["X"][:]),
+    ):
+        with epochal.create(tmp_path / name, {"X": ((3,), "i4")}, rows=4) as writer:
+            writer.append(X=X)
+        assert (read(tmp_path / name) == X).all()

@@ -23,17 +23,16 @@ from epochal.progress import row_bar
 from epochal.stores.store import TRANSFORMS
 from epochal.transforms.kept import to_bytes
 from epochal.writing.attributes import check_attributes
-from epochal.writing.create import DEFAULT, resumed, specs_for, start
+from epochal.writing.create import DEFAULT, flavour_of, resumed, specs_for, start
 from epochal.writing.recovery import recover_all
 from epochal.writing.spec import SourceSpec
 from epochal.writing.target import Target
 from epochal.writing.writer import Writer
 
-__all__ = ["Converted", "convert", "flavour_of", "shuffle"]
+__all__ = ["Converted", "convert", "shuffle"]
 
 APPEND_BYTES = 4 << 20  # decoded rows that go to the writer at once
 CHECKPOINT_BYTES = 256 << 20  # decoded rows between two states that a kill leaves
-SUFFIXES = {".zarr": "zarr", ".npy": "npy"}
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,6 @@ class Converted:
     path: str
     rows: int
     resumed_at: int = 0
-
-
-def flavour_of(path: str | os.PathLike[str], flavour: str | None) -> str:
-    """The flavour that was asked for, or that the name of a file says.
-
-    >>> flavour_of("out.zarr", None), flavour_of("out.h5", None), flavour_of("out", "npy")
-    ('zarr', 'hdf5', 'npy')
-    """
-    if flavour is not None:
-        return flavour
-    return SUFFIXES.get(Path(os.fspath(path)).suffix.lower(), "hdf5")
 
 
 def convert(

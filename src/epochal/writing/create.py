@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,14 @@ __all__ = [
     "FLAVOURS",
     "append",
     "create",
+    "flavour_of",
     "resumed",
     "specs_for",
     "start",
 ]
 
 FLAVOURS = ("hdf5", "pytables", "zarr", "npy")
+SUFFIXES = {".zarr": "zarr", ".npy": "npy"}
 DEFAULT = "default"
 WRITER_BYTES = 256 << 20  # more would not be quicker: it is what is being compressed
 
@@ -57,7 +60,7 @@ def create(
     checksum: bool = True,
     attrs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    flavour: str = "hdf5",
+    flavour: str | None = None,
     memory: int | str | None = None,
     threads: int | None = None,
 ) -> Writer:
@@ -96,7 +99,8 @@ def create(
         Whether a file may be there, which is then replaced in one step.
     flavour
         ``"hdf5"``, ``"pytables"`` (HDF5 with PyTables' attributes), ``"zarr"`` (format 3, a
-        folder), ``"npy"`` (one ``.npy`` file; of several sources a folder of them).
+        folder), ``"npy"`` (one ``.npy`` file; of several sources a folder of them). None: what the
+        name of the file says.
     memory, threads
         The most that it holds, and how many threads compress.
 
@@ -114,8 +118,7 @@ def create(
     ...     writer.rows
     10
     """
-    if flavour not in FLAVOURS:
-        raise MismatchError(f"flavour={flavour!r} is not one of: {', '.join(FLAVOURS)}")
+    flavour = flavour_of(path, flavour)
     specs = specs_for(
         sources,
         rows=rows,
@@ -143,6 +146,19 @@ def create(
     except BaseException:
         target.give_up()
         raise
+
+
+def flavour_of(path: str | os.PathLike[str], flavour: str | None) -> str:
+    """The flavour that was asked for, or that the name of a file says.
+
+    >>> flavour_of("out.zarr", None), flavour_of("out.h5", None), flavour_of("out", "npy")
+    ('zarr', 'hdf5', 'npy')
+    """
+    if flavour is None:
+        return SUFFIXES.get(Path(path).suffix.lower(), "hdf5")
+    if flavour not in FLAVOURS:
+        raise MismatchError(f"flavour={flavour!r} is not one of: {', '.join(FLAVOURS)}")
+    return flavour
 
 
 def specs_for(
