@@ -299,21 +299,36 @@ class Batches:
     def _finish_epoch(self, run: Run) -> None:
         """Keep what the next epoch can use, and start on its first batches."""
         self._record(run)
-        self._kept = run.leave()
-        self._running = None
         self._planner.ran(run.plan)
-        self._order = self._order.at(self.epoch + 1)
+        following, kept = self._order.at(self.epoch + 1), run.leave()
+        # Ctrl-C interrupts calls, and there is none here: what is kept is always of this order.
+        self._order, self._kept, self._running = following, kept, None
         self._start = self._batch = 0
-        if run.rolled or run.plan.strategy != "spool":
-            self._primed = self._new_run(0)
-            self._primed.prime()
+        if run.begins_at_once:
+            self._prime()
+
+    def _prime(self) -> None:
+        """Start on the first batches of the next epoch. The last one is over, whatever happens
+        here: errors are those of the next iteration, which meets them again.
+        """
+        run: Run | None = None
+        try:
+            run = self._new_run(0)
+            run.prime()
+            self._primed = run
+        except BaseException as error:
+            self._halt()
+            self._forget()
+            if run is not None:
+                discard(run.salvage())
+            if not isinstance(error, Exception):
+                raise
 
     def _abandon(self, run: Run) -> None:
+        self._running, self._batch = None, self._start
         self._record(run)
-        self._running = None
         self._halt()
         self._kept = run.salvage()
-        self._batch = self._start
 
     def _go_to(self, epoch: int, batch: int) -> None:
         """Another position: whatever was kept for this one is of no use there."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.recycle import Recycler
 
-__all__ = ["Pool", "as_bytes", "wait"]
+__all__ = ["Pool", "as_bytes", "have_succeeded", "wait"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,6 +99,11 @@ def wait(futures: list[Future[Any]]) -> None:
     for future in futures:
         if future.done():
             future.result()
+
+
+def have_succeeded(futures: list[Future[Any]]) -> bool:
+    """Whether all are over, and none failed."""
+    return all(f.done() and not f.cancelled() and f.exception() is None for f in futures)
 
 
 def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
 from epochal.execute.pieces import copy_pieces
-from epochal.execute.pool import Pool, wait
+from epochal.execute.pool import Pool, have_succeeded, wait
 from epochal.execute.recycle import Recycler
 from epochal.execute.rooms import Room, Rooms
 from epochal.layout import RaggedLayout
@@ -262,6 +262,7 @@ class RaggedResidentFeed:
         self._blocks = BlockMaker(source.layout, order, start, pool.batches)
         self._columns = list(source.columns.values())
         self._slab = kept
+        self._begun = kept is not None  # all reads that are needed were submitted
         self._futures: list[Future[None]] = []
 
     def begin(self) -> None:
@@ -275,6 +276,7 @@ class RaggedResidentFeed:
         self._futures = [
             self._pool.submit(self._read, run) for run in slab.runs(layout, self.plan.run_items)
         ]
+        self._begun = True
 
     def _read(self, run: tuple[int, int, int]) -> None:
         assert self._slab is not None
@@ -306,8 +308,7 @@ class RaggedResidentFeed:
 
     def salvage(self) -> Slab | None:
         """The rows, if all were loaded."""
-        done = all(f.done() and not f.cancelled() and f.exception() is None for f in self._futures)
-        return self._slab if done else None
+        return self._slab if self._begun and have_succeeded(self._futures) else None
 
 
 class RaggedStreamFeed:

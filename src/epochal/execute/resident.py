@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.aside import read_aside
 from epochal.execute.meter import Meter
-from epochal.execute.pool import Pool, wait
+from epochal.execute.pool import Pool, have_succeeded, wait
 from epochal.plan.order import Order
 from epochal.plan.plan import FeedPlan
 from epochal.plan.resident import touched_chunks
@@ -40,6 +40,7 @@ class ResidentFeed:
         self._pool = pool
         self._meter = meter
         self._array = kept
+        self._begun = kept is not None  # all reads that are needed were submitted
         self._futures: list[Future[None]] = []
         self._runs: list[tuple[int, int]] = []
         self._lock = threading.Lock()
@@ -49,11 +50,12 @@ class ResidentFeed:
         if self._array is not None:
             return
         layout = self._source.layout
-        self._array = np.empty((self._order.scheme.n_rows, *layout.row_shape), layout.dtype)
-        self._meter.hold(self._array.nbytes)
         run_chunks = max(1, self.plan.run_bytes // max(layout.chunk_bytes, 1))
         self._runs = list(reversed(self._cut(run_chunks)))
+        self._array = np.empty((self._order.scheme.n_rows, *layout.row_shape), layout.dtype)
+        self._meter.hold(self._array.nbytes)
         self._futures = [self._pool.submit(self._load) for _ in range(self._pool.threads)]
+        self._begun = True
 
     def _cut(self, run_chunks: int) -> list[tuple[int, int]]:
         """Runs of touched chunks."""
@@ -129,7 +131,5 @@ class ResidentFeed:
 
     def salvage(self) -> NDArray[Any] | None:
         """The rows, if all were loaded."""
-        loaded = not self._runs and all(
-            f.done() and not f.cancelled() and f.exception() is None for f in self._futures
-        )
+        loaded = self._begun and not self._runs and have_succeeded(self._futures)
         return self._array if loaded else None

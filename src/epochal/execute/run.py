@@ -276,9 +276,15 @@ class Run:
         }
 
     @property
-    def rolled(self) -> bool:
-        """Whether this epoch dealt its rows for the next one while it was served."""
-        return any(isinstance(feed, SpoolFeed) and feed.rolling for feed in self._feeds)
+    def begins_at_once(self) -> bool:
+        """Whether the next epoch can begin without dealing all rows of a source first: this one has
+        dealt them for it, or none are dealt at all.
+        """
+        return all(
+            isinstance(made, SpoolFeed) and made.rolling
+            for feed, made in zip(self.plan.feeds, self._feeds, strict=True)
+            if feed.kind in ("spool", "ragged spool")
+        )
 
     def leave(self) -> dict[str, Any]:
         """After the last batch: what the next epoch may keep, by source."""
