@@ -2,12 +2,14 @@
 
 import json
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import epochal
 from epochal.dataset import Dataset
+from epochal.errors import MismatchError, SchemeError
 from epochal.plan.machine import Machine
 from epochal.planning import Settings
 from epochal.testing.stores import ChunkedArrays, CountingSource, SlowSource, SourceStore
@@ -187,3 +189,55 @@ def test_two_batches_run_side_by_side():
     seen = [(a.y.tolist(), b.y.tolist()) for a, b in pairs]
     assert len(seen) == 10
     assert not {y for a, _ in seen for y in a} & {y for _, b in seen for y in b}
+
+
+def test_a_state_brings_its_seed_where_none_was_given():
+    ds = epochal.from_arrays(X=np.arange(100))
+    first = ds.batches("shuffled_sequential", 10)
+    iteration = iter(first)
+    next(iteration), next(iteration)
+    state = json.loads(json.dumps(first.state_dict()))
+    rest = [batch.X.tolist() for batch in iteration]
+    again = ds.batches("shuffled_sequential", 10)
+    assert again.scheme.seed != first.scheme.seed
+    again.load_state_dict(state)
+    assert [batch.X.tolist() for batch in again] == rest
+    assert [batch.X.tolist() for batch in again] == [batch.X.tolist() for batch in first]
+    with pytest.raises(MismatchError, match="its seed is"):  # it is not drawn any more
+        again.load_state_dict(ds.batches("shuffled_sequential", 10).state_dict())
+    with pytest.raises(MismatchError, match="its seed is"):
+        ds.batches("shuffled_sequential", 10, seed=3).load_state_dict(state)
+    legacy = ds.batches("shuffled_sequential", 10, seed=np.random.RandomState(3))
+    with pytest.raises(MismatchError) as error:
+        legacy.load_state_dict(state)
+    assert len(str(error.value)) < 400
+    taken = ds.batches("shuffled_sequential", 10)
+    taken.load_state_dict(json.loads(json.dumps(legacy.state_dict())))
+    assert [batch.X.tolist() for batch in taken] == [batch.X.tolist() for batch in legacy]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("row", value) for value in (50.7, "50", float("nan"), float("inf"), -10)),
+        *(("epoch", value) for value in (1.9, True, "x", 2**70)),
+        *((key, 3.5) for key in ("global_batch", "scheme", "sources")),
+    ],
+)
+def test_a_damaged_state_is_none(key, value):
+    batches = epochal.from_arrays(X=np.arange(100)).batches("shuffled_sequential", 10, seed=0)
+    state = {**batches.state_dict(), key: value}
+    with pytest.raises(MismatchError, match="this is no state of a Batches"):
+        batches.load_state_dict(state)
+    assert (batches.epoch, len(list(batches))) == (0, 10)
+
+
+def test_more_threads_than_the_system_starts(monkeypatch):
+    batches = epochal.from_arrays(X=np.arange(100)).batches("sequential", 10, threads=7)
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(SchemeError, match="threads=7: the system starts no more"):
+        list(batches)

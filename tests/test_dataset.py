@@ -208,7 +208,9 @@ def test_parts_of_parts(ds):
     "fractions", [(), (0,), (1,), (1.5,), (0.5, 0.6), (-0.1,), (float("nan"),)]
 )
 def test_fractions_that_make_no_parts(ds, fractions):
-    with pytest.raises(MismatchError, match="give fractions between 0 and 1 that leave a rest"):
+    with pytest.raises(
+        MismatchError, match="give fractions between 0 and 1, of 1 together or less"
+    ):
         ds.split(*fractions)
 
 
@@ -457,3 +459,38 @@ def test_numpys_own_generator_is_left_alone(ds):
     for _ in ds.batches("shuffled_sequential", 3):
         pass
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_fractions_of_all_rows_are_all_parts():
+    ds = epochal.from_arrays(X=np.arange(10))
+    parts, same = ds.split(0.8, 0.2), ds.split(0.8)
+    assert [len(part) for part in parts] == [8, 2]
+    assert [part["X"][:].tolist() for part in parts] == [part["X"][:].tolist() for part in same]
+    assert [len(part) for part in ds.split(0.1, 0.2, 0.7)] == [1, 2, 7]
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", True, -1, 2**64, np.random.default_rng(0)])
+def test_a_seed_of_a_split_is_a_whole_number(seed):
+    ds = epochal.from_arrays(X=np.arange(10))
+    with pytest.raises(SchemeError, match=r"seed=.* was given"):
+        ds.split(0.5, seed=seed)
+    assert len(ds.split(0.5, seed=np.int64(3))[0]) == 5
+
+
+@pytest.mark.parametrize("names", [3, [3], ["X", None], b"X"])
+def test_names_of_sources_are_text(names):
+    ds = epochal.from_arrays(X=np.arange(10))
+    with pytest.raises(SourceNameError, match="give a name, or several"):
+        ds.batches("sequential", 2, sources=names)
+    with pytest.raises(SourceNameError, match="sources have names"):
+        ds[3]
+
+
+def test_arguments_of_batches_are_looked_at_at_once():
+    ds = epochal.from_arrays(X=np.arange(10))
+    for wrong in ({"scratch": 3}, {"scratch": b"/tmp"}):
+        with pytest.raises(MismatchError, match="give a folder, False for none, or None"):
+            ds.batches("sequential", 2, **wrong)
+    with pytest.raises(MismatchError, match="ragged='bla' is not one of"):
+        ds.batches("sequential", 2, ragged="bla")
+    assert ds.batches("sequential", 2, memory=np.int64(10**6)).plan.budget_bytes == 10**6

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+import numpy as np
+
 from epochal.errors import DamageWarning, MismatchError, ScratchError
 from epochal.execute.meter import Meter, Stats
 from epochal.execute.pool import Pool
@@ -27,6 +29,7 @@ from epochal.stores.store import version_of
 __all__ = ["Batches"]
 
 STATE_VERSION = 1
+TOLD = 80  # characters
 
 # Orders of rows that do not depend on the batch size: a state of theirs may be loaded with another.
 ELASTIC = {
@@ -127,6 +130,7 @@ class Batches:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a position: the next iteration yields the batches that were left, bit for bit.
+        Where no seed was given, that of the state is taken.
 
         Raises
         ------
@@ -140,11 +144,13 @@ class Batches:
                     f"no state that can be loaded: version {state['version']!r} and not "
                     f"{STATE_VERSION}"
                 )
-            self._check_order(state["scheme"], list(state["sources"]), int(state["global_batch"]))
-            epoch, row = int(state["epoch"]), int(state["row"])
-        except (KeyError, TypeError, AttributeError) as error:
+            group, epoch, row = (_whole(state, key) for key in ("global_batch", "epoch", "row"))
+            theirs, sources = dict(state["scheme"]), list(state["sources"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MismatchError(f"this is no state of a Batches: {error!r}") from error
-        there = self.scheme.at(epoch)
+        order = self._order.seeded_as(theirs)
+        self._check_order(order.scheme.config(), theirs, sources, group)
+        there = order.scheme.at(epoch)
         batch = there.resumed(row)
         if batch is None:
             raise MismatchError(
@@ -152,15 +158,16 @@ class Batches:
                 f"{self._global_batch} rows ({there.batch_size} a rank, {there.world} ranks): "
                 f"use a batch size that divides it"
             )
-        self._go_to(epoch, batch)
+        self._go_to(order, epoch, batch)
 
-    def _check_order(self, theirs: Mapping[str, Any], sources: list[str], group: int) -> None:
-        mine = self.scheme.config()
+    def _check_order(
+        self, mine: Mapping[str, Any], theirs: Mapping[str, Any], sources: list[str], group: int
+    ) -> None:
         for key in sorted((mine.keys() | theirs.keys()) - {"epoch", "shard", "batch_size"}):
             if mine.get(key) != theirs.get(key):
                 raise MismatchError(
-                    f"the state is of another order: its {key} is {theirs.get(key)!r}, "
-                    f"here it is {mine.get(key)!r}"
+                    f"the state is of another order: its {key} is {_told(theirs.get(key))}, "
+                    f"here it is {_told(mine.get(key))}"
                 )
         if sources != list(self._sources):
             raise MismatchError(
@@ -182,7 +189,7 @@ class Batches:
         if self._start >= len(self) > 0:
             # A state saved after the last batch: nothing is left of that epoch, and the next one
             # follows.
-            self._go_to(self.epoch + 1, 0)
+            self._go_to(self._order, self.epoch + 1, 0)
             return iter(())
         return self._iterate(self._start, self._turn)
 
@@ -330,12 +337,12 @@ class Batches:
         self._halt()
         self._kept = run.salvage()
 
-    def _go_to(self, epoch: int, batch: int) -> None:
+    def _go_to(self, order: Order, epoch: int, batch: int) -> None:
         """Another position: whatever was kept for this one is of no use there."""
         self._turn += 1
         self._halt()
         self._forget()
-        self._order = self._order.at(epoch)
+        self._order = order.at(epoch)
         self._start = self._batch = batch
 
     def _halt(self, *, wait: bool = True) -> None:
@@ -427,6 +434,21 @@ class Batches:
         # The collector may run on any thread, in the middle of anything: never wait for one here.
         if getattr(self, "_pool", None) is not None:
             self._halt(wait=False)
+
+
+def _whole(state: Mapping[str, Any], key: str) -> int:
+    """A number of a state."""
+    value = state[key]
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not (whole and 0 <= value < 1 << 64):
+        raise ValueError(f"{key}={value!r}")
+    return int(value)
+
+
+def _told(value: object) -> str:
+    """A part of a state in a message: that of NumPy's generators is 624 numbers."""
+    text = repr(value)
+    return text if len(text) <= TOLD else f"{text[:TOLD]}…"
 
 
 def _fitted(scheme: Scheme, budget_bytes: int, *, whole: bool) -> Scheme:

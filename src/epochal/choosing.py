@@ -15,7 +15,7 @@ from epochal.stores.ragged import RaggedSource, columns_of
 from epochal.stores.sparse import pair
 from epochal.stores.store import AnySource, Store, largest_group
 
-__all__ = ["choose_sources", "pick"]
+__all__ = ["choose_sources", "names_of", "pick"]
 
 
 def choose_sources(
@@ -27,13 +27,32 @@ def choose_sources(
     """The sources that rows are made of, by the names that the caller gives them."""
     named = {alias: _aliased(alias, target, known, store) for alias, target in aliases.items()}
     if sources is not None:
-        names = [sources] if isinstance(sources, str) else list(sources)
+        names = names_of(sources)
         chosen = {n: named[n] if n in named else pick(n, known, store) for n in names}
         new = {id(source): alias for alias, source in named.items()}
         return {new.get(id(source), name): source for name, source in chosen.items()}
     taken = {id(part) for source in named.values() for part in (source, *columns_of(source))}
     rest = {n: source for n, source in known.items() if id(source) not in taken}
     return largest_group({**named, **rest})
+
+
+def names_of(sources: Iterable[str] | str) -> list[str]:
+    """Names of sources, one or several.
+
+    >>> names_of("X"), names_of(("X", "y"))
+    (['X'], ['X', 'y'])
+
+    Raises
+    ------
+    SourceNameError
+        For what is not text.
+    """
+    if isinstance(sources, str):
+        return [sources]
+    names = list(sources) if isinstance(sources, Iterable) else [sources]
+    if not all(isinstance(name, str) for name in names):
+        raise SourceNameError(f"sources={sources!r}: give a name, or several")
+    return names
 
 
 def _aliased(
@@ -56,6 +75,8 @@ def pick(name: str, sources: Mapping[str, AnySource], store: Store) -> AnySource
     """A source by its name, with or without a leading slash; a column of a table by
     ``"table:column"``.
     """
+    if not isinstance(name, str):
+        raise SourceNameError(f"no source {name!r} in {store.name}: sources have names")
     for known in (sources, store.sources):
         for candidate in (name, name.strip("/")):
             if candidate in known:

@@ -12,7 +12,7 @@ from numpy.random import RandomState
 
 from epochal import schemes, sizes
 from epochal.batches import Batches
-from epochal.choosing import pick
+from epochal.choosing import names_of, pick
 from epochal.errors import (
     MismatchError,
     SourceNameError,
@@ -23,8 +23,9 @@ from epochal.html import table
 from epochal.layout import Layout, RaggedLayout
 from epochal.plan.plan import Plan
 from epochal.planning import Settings
-from epochal.ragged import check_form
+from epochal.ragged import FORMS, check_form
 from epochal.schemes.piles import KeyOrder
+from epochal.schemes.scheme import checked_int
 from epochal.splits import splits_of
 from epochal.stores.mapped import Chain, unmapped
 from epochal.stores.memory import ArraySource, ArrayStore
@@ -221,12 +222,12 @@ class Dataset:
             How rows of varying length come: ``"offsets"`` (a tuple of values and offsets; of
             sparse rows data, indices, offsets and width), ``"padded"`` with zeros to the longest
             of the batch, and of sparse rows ``"csr"`` (a `scipy.sparse.csr_array`) or ``"dense"``.
-            `memory` counts the rows as they are stored, not what padding makes of them.
+            Where padding makes more of rows than is stored, fewer batches are made ahead.
         on_error
-            ``"raise"`` a `DamageError` at the batch that holds rows of a chunk that does not
-            decode, or ``"skip"`` those rows: they are left out of all sources, so that their batch
-            gets shorter (or empty: the number of batches stays), counted and listed in
-            `Batches.stats`, and named in a `DamageWarning` once.
+            ``"raise"`` a `DamageError` by the batch that holds rows of a chunk that does not
+            decode (earlier where that chunk is read ahead), or ``"skip"`` those rows: they are left
+            out of all sources, so that their batch gets shorter (or empty: the number of batches
+            stays), counted and listed in `Batches.stats`, and named in a `DamageWarning` once.
 
         Raises
         ------
@@ -238,6 +239,10 @@ class Dataset:
         if on_error not in ("raise", "skip"):
             raise MismatchError(f"on_error={on_error!r} is not one of: raise, skip")
         chosen = self._chosen(sources)
+        if ragged not in FORMS:
+            raise MismatchError(f"ragged={ragged!r} is not one of: {', '.join(FORMS)}")
+        if not isinstance(scratch, str | os.PathLike | bool | None):
+            raise MismatchError(f"scratch={scratch!r}: give a folder, False for none, or None")
         for name, source in chosen.items():
             if isinstance(source, RaggedSource):
                 sparse = source.layout.n_columns is not None
@@ -327,9 +332,10 @@ class Dataset:
         Parameters
         ----------
         fractions
-            Of each part but the last, which gets the rest; ``split(0.9)`` gives two parts.
+            Of each part but the last, which gets the rest, or of all: ``split(0.9)`` gives two
+            parts, as ``split(0.9, 0.1)`` does.
         seed
-            Which rows; None takes them in the file's order instead.
+            Which rows, an integer of ``[0, 2**64)``; None takes them in the file's order instead.
 
         Holds 8 bytes a row.
 
@@ -340,12 +346,15 @@ class Dataset:
         """
         if not fractions or any(not 0 < f < 1 for f in fractions) or sum(fractions) >= 1 + 1e-9:
             raise MismatchError(
-                f"split{fractions}: give fractions between 0 and 1 that leave a rest"
+                f"split{fractions}: give fractions between 0 and 1, of 1 together or less"
             )
+        if sum(fractions) > 1 - 1e-9:
+            fractions = fractions[:-1]  # the rest
         n = len(self)
         if seed is None:
             rows = np.arange(n, dtype=np.int64)
         else:
+            seed = checked_int("seed", seed, 0, 2**64 - 1)
             rows = KeyOrder(schemes.Keys(seed, 0, schemes.Stream.SPLIT), n, max(n, 1)).rows(0, n)
         ends = np.rint(np.cumsum(fractions) * n).astype(int)
         parts = np.split(rows, ends)
@@ -372,7 +381,9 @@ class Dataset:
         return anything.
 
         It runs on the reading threads, several batches at once. ``ds["X"]`` still gives rows as
-        they are stored.
+        they are stored. Where it makes more bytes of a batch than its rows have, fewer batches are
+        made ahead, so that `memory` holds them, too; but one that is in use and one that is being
+        made are held in any case.
         """
         return self._like(functions=(*self._functions, function), measured=self._measured)
 
@@ -470,7 +481,7 @@ class Dataset:
             raise SourceNameError(f"{self.store.name} holds no source: see `epochal info`")
         if sources is None:
             return dict(self._sources)
-        names = [sources] if isinstance(sources, str) else list(sources)
+        names = names_of(sources)
         if not names:
             raise SourceNameError("sources=() names none")
         return {name: self._source(name) for name in names}

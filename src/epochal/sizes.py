@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from operator import index
 from pathlib import Path
 
 __all__ = ["default_memory", "free_memory", "parse", "show"]
@@ -31,11 +32,15 @@ def parse(size: int | str, name: str = "size") -> int:
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", size)
         if match and match[2].lower() in _UNITS:
             size = int(float(match[1]) * _UNITS[match[2].lower()])
-    if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
+    try:
+        n_bytes = 0 if isinstance(size, bool | str) else index(size)
+    except TypeError:
+        n_bytes = 0
+    if n_bytes <= 0:
         raise ValueError(
             f"{name}={size!r} is not a size: give bytes or text such as '512MiB', above zero"
         )
-    return size
+    return n_bytes
 
 
 def show(n_bytes: float) -> str:

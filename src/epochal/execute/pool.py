@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.errors import SchemeError
 from epochal.execute.recycle import Recycler
 
 __all__ = ["Pool", "as_bytes", "have_succeeded", "wait"]
@@ -47,8 +48,12 @@ class Pool:
         self.check()
         try:
             return self._executor.submit(lambda: self._run(fn, *args, **kwargs))
-        except RuntimeError as error:  # closed since, by another thread
-            raise CancelledError from error
+        except RuntimeError as error:
+            if "start new thread" not in str(error):  # closed since, by another thread
+                raise CancelledError from error
+            raise SchemeError(
+                f"threads={self.threads}: the system starts no more of them ({error}); give fewer"
+            ) from error
 
     def check(self) -> None:
         """Raise `CancelledError` once the pool is closed: what a task left undone is no result."""

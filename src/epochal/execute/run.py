@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.execute.ahead import Ahead
 from epochal.execute.coded import KeptCoded
 from epochal.execute.direct import DirectFeed
 from epochal.execute.feed import BatchRows, Feed, Ticket
@@ -42,6 +43,13 @@ class _Made(NamedTuple):
     tickets: list[Ticket]
     rows: slice | NDArray[np.int64] | None
     arrays: Arrays
+
+
+class _Done(NamedTuple):
+    """A batch that was made, and what is held for it beyond what was planned."""
+
+    batch: Any
+    more_bytes: int
 
 
 class _Failed(NamedTuple):
@@ -95,8 +103,10 @@ class Run:
             {name: _uncached(one) if name in past else one for name, one in sources.items()}
         )
         self._batch = self._submitted = start_batch
-        self._waiting: deque[Callable[[], list[Any]]] = deque()
-        self._ready: deque[Any] = deque()
+        self._waiting: deque[Callable[[], list[_Done | _Failed]]] = deque()
+        self._ready: deque[_Done | _Failed] = deque()
+        self._ahead = Ahead(plan, as_stored=finish_is_cheap)
+        self._more_bytes = 0  # of the batch that is the user's
         self._began: float | None = None
         start = order.bounds(start_batch)[0] if start_batch < order.n_batches else order.n_positions
         context = (order, next_order, start, pool, meter, scratch, plan.batch_group)
@@ -150,9 +160,12 @@ class Run:
         self.prime()
         if not self._ready:
             self._fetch()
-        batch = self._ready.popleft()
-        if isinstance(batch, _Failed):
-            raise batch.error
+        made = self._ready.popleft()
+        if isinstance(made, _Failed):
+            raise made.error
+        if made.more_bytes or self._more_bytes:
+            self.meter.hold(-self._more_bytes)
+            self._more_bytes = made.more_bytes
         now = time.perf_counter()
         stats = self.meter.stats
         if not stats.rows:
@@ -162,7 +175,7 @@ class Run:
         stats.seconds_waited += now - began
         stats.seconds = now - self._began
         self._batch += 1
-        return batch
+        return made.batch
 
     def _fetch(self) -> None:
         """Wait for the next group of batches."""
@@ -172,16 +185,21 @@ class Run:
         self._submit()
         if not self._waiting:
             raise StopIteration
+        most = self._ahead.most
         self._ready.extend(self._waiting.popleft()())
+        if self._ahead.most > most:  # the first batch tells, and the next ones need not wait
+            self._submit()
 
     def _submit(self) -> None:
         """Submit batches up to the number ahead, as far as their rows can be held; the next one in
         any case.
         """
-        limit = min(self._batch + self.plan.batches_ahead, self._order.n_batches)
+        ahead = min(self.plan.batches_ahead, self._ahead.most)
+        limit = min(self._batch + ahead, self._order.n_batches)
         while self._submitted < limit or self._submitted == self._batch < self._order.n_batches:
             group: list[_Made] = []
-            while len(group) < self.plan.batch_group and self._submitted < self._order.n_batches:
+            most = min(self.plan.batch_group, self._ahead.most)
+            while len(group) < most and self._submitted < self._order.n_batches:
                 must = self._submitted == self._batch
                 tickets = self._admit(self._submitted, must)
                 if tickets is None:
@@ -194,7 +212,7 @@ class Run:
                 return
             self._waiting.append(self._submit_group(group))
 
-    def _submit_group(self, group: list[_Made]) -> Callable[[], list[Any]]:
+    def _submit_group(self, group: list[_Made]) -> Callable[[], list[_Done | _Failed]]:
         """What will bring the batches of a group: a task, or, where nothing is left to do but to
         wait for reads, the caller's own thread.
         """
@@ -235,12 +253,16 @@ class Run:
             arrays.append(room)
         return tuple(arrays)
 
-    def _make(self, group: list[_Made]) -> list[Any]:
+    def _make(self, group: list[_Made]) -> list[_Done | _Failed]:
         """The batches of a group, up to one that fails: its error comes in its place."""
-        made: list[Any] = []
+        made: list[_Done | _Failed] = []
         for one in group:
             try:
-                made.append(self._finish(self._gather(one)))
+                batch = self._finish(self._gather(one))
+                more_bytes = self._ahead.see(batch)
+                if more_bytes:
+                    self.meter.hold(more_bytes)
+                made.append(_Done(batch, more_bytes))
             except BaseException as error:
                 made.append(_Failed(error))
                 break

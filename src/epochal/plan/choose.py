@@ -113,6 +113,7 @@ def choose(
         threads=task.threads,
         batches_ahead=task.batches_ahead,
         batch_group=task.batch_group,
+        batch_bytes=task.batch_bytes,
         budget_bytes=budget_bytes,
         common_bytes=task.common_bytes,
         held=_held(best, task),

@@ -7,6 +7,7 @@ A scheme counts the rows of what it was given: the whole dataset or a view of it
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,13 @@ class Order:
     def at(self, epoch: int) -> Order:
         """The same order's next or earlier epoch."""
         return Order(self.scheme.at(epoch), self.selection)
+
+    def seeded_as(self, config: Mapping[str, Any]) -> Order:
+        """The same order with the seed of a scheme's config, if nobody chose its own."""
+        seed = config.get("seed")
+        if seed is None or not self.scheme.seed_is_drawn:
+            return self
+        return Order(self.scheme.seeded(seed), self.selection)
 
     def view_range(self, start_row: int, stop_row: int) -> tuple[int, int]:
         """View rows whose file rows lie in ``[start_row, stop_row)``: consecutive, since a

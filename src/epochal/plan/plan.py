@@ -99,8 +99,9 @@ class Plan:
         One entry a source, in the batch's order.
     batches_ahead
         Batches made before they are asked for.
-    budget_bytes, common_bytes, held
-        The ceiling; what the order and the batches take of it; and everything, item by item.
+    batch_bytes, budget_bytes, common_bytes, held
+        The largest batch, its rows as they are stored; the ceiling; what the order and the batches
+        take of it; and everything, item by item.
     predicted, second, later
         This epoch, the one after it, and each epoch after that. (A spool's records are dealt for
         the next epoch while they are served, but not in the first epoch, which may be the only
@@ -113,6 +114,7 @@ class Plan:
     threads: int
     batches_ahead: int
     batch_group: int
+    batch_bytes: int
     budget_bytes: int
     common_bytes: int
     held: tuple[tuple[str, int], ...]

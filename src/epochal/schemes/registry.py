@@ -16,7 +16,7 @@ from epochal.schemes.batchwise import BatchwiseShuffledSequential, EvenBatchwise
 from epochal.schemes.chunkwise import DEFAULT_MIX_ROWS, ChunkwiseShuffledSequential
 from epochal.schemes.legacy import LegacySeed
 from epochal.schemes.sampled import RandomSlice, RandomUniform
-from epochal.schemes.scheme import Request, Scheme, checked_int, checked_shard
+from epochal.schemes.scheme import Request, Scheme, checked_int, checked_seed, checked_shard
 from epochal.schemes.sequences import EvenSequences
 from epochal.schemes.sequential import EvenSequential, Sequential
 from epochal.schemes.shuffled import EvenShuffledSequential, ShuffledSequential
@@ -101,6 +101,7 @@ def make(
             batch_size=_optional("batch_size", batch_size),
             num_batches=_optional("num_batches", num_batches),
             seed=_seed(seed) if kind.stochastic else None,
+            seed_is_drawn=kind.stochastic and seed is None,
             epoch=checked_int("epoch", epoch, 0, 2**64 - 1),
             rank=rank,
             world=world,
@@ -121,15 +122,7 @@ def _optional(what: str, value: object) -> int | None:
 
 
 def _seed(seed: object) -> int | LegacySeed:
-    if seed is None:
-        return int.from_bytes(os.urandom(8), "little")
-    if isinstance(seed, RandomState | Mapping):
-        return LegacySeed(seed)
-    if isinstance(seed, np.random.Generator):
-        raise SchemeError(
-            "seed is a numpy Generator; pass an integer: every epoch is then made alone"
-        )
-    return checked_int("seed", seed, 0, 2**64 - 1)
+    return int.from_bytes(os.urandom(8), "little") if seed is None else checked_seed(seed)
 
 
 def _lengths(lengths: ArrayLike | None, n_rows: int) -> NDArray[np.int64] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from epochal.errors import SchemeError
@@ -17,7 +19,7 @@ from epochal.schemes.legacy import Draw, LegacySeed
 from epochal.schemes.orders import Order, Rows
 from epochal.schemes.philox import Keys, Stream
 
-__all__ = ["Request", "Scheme", "checked_int", "checked_shard", "digest"]
+__all__ = ["Request", "Scheme", "checked_int", "checked_seed", "checked_shard", "digest"]
 
 # Row numbers that a scheme may hold by itself, 8 bytes each: 32 MiB. More rows are ordered pile by
 # pile.
@@ -40,6 +42,7 @@ class Request:
     chunk_rows: int | None = None
     mix_rows: int | None = None
     order_rows: int = ORDER_ROWS
+    seed_is_drawn: bool = False
 
 
 class Scheme(ABC):
@@ -158,6 +161,11 @@ class Scheme(ABC):
         return seed.as_dict() if isinstance(seed, LegacySeed) else seed
 
     @property
+    def seed_is_drawn(self) -> bool:
+        """Whether nobody chose it."""
+        return self._request.seed_is_drawn
+
+    @property
     def n_positions(self) -> int:
         """Rows that this rank yields in this epoch."""
         return self._deal.n_positions
@@ -225,6 +233,11 @@ class Scheme(ABC):
             return self
         return type(self)(replace(self._request, epoch=checked_int("epoch", epoch, 0, 2**64 - 1)))
 
+    def seeded(self, seed: int | Mapping[str, Any]) -> Self:
+        """The same scheme with another seed, which may be one of `config`."""
+        chosen = checked_seed(seed)
+        return type(self)(replace(self._request, seed=chosen, seed_is_drawn=False))
+
     def shard(self, rank: int, world: int) -> Self:
         """The same scheme for rank `rank` of `world`; `batch_size` stays what one rank gets."""
         rank, world = checked_shard((rank, world))
@@ -258,6 +271,17 @@ def checked_shard(shard: object) -> tuple[int, int]:
         raise SchemeError(f"shard={shard!r} was given; it is two whole numbers, (rank, world)")
     world = checked_int("world", shard[1], 1, 2**31)
     return checked_int("rank", shard[0], 0, world - 1), world
+
+
+def checked_seed(seed: object) -> int | LegacySeed:
+    """A seed that was given, checked."""
+    if isinstance(seed, RandomState | Mapping):
+        return LegacySeed(seed)
+    if isinstance(seed, np.random.Generator):
+        raise SchemeError(
+            "seed is a numpy Generator; pass an integer: every epoch is then made alone"
+        )
+    return checked_int("seed", seed, 0, 2**64 - 1)
 
 
 def checked_int(what: str, value: object, low: int, high: int) -> int:
