@@ -49,7 +49,6 @@ LAYERS = {
     "transforms": 8,
     "converting": 9,
     "datasets": 10,
-    "frameworks": 10,
     "cli": 11,
     "testing": 11,
 }
