@@ -284,3 +284,25 @@ def test_a_row_longer_than_a_call_takes_pieces(tmp_path):
         rows = batch.X.rows()
     assert sorted(len(row) for row in rows) == [1, 9_999, 30_000]
     assert (np.concatenate(sorted(rows, key=lambda row: row[0])) == values).all()
+
+
+def test_a_first_epoch_of_short_rows_asks_for_the_memory_of_later_ones():
+    """The budget is the least in which the first epoch's one batch, of rows without items, runs."""
+    case = Case(
+        strategy="rescan",
+        lengths=np.array([2, 2, 3, 4, 0, 0, 4, 4, 1, 1, 4, 2, 1, 4, 1, 2, 3, 2, 0, 0]),
+        columns={"values": np.arange(40, dtype="u1")},
+        chunk_rows={"values": 50},
+        plain=np.arange(40, dtype="u1").reshape(20, 2),
+        scheme="random_slice",
+        order={"batch_size": 2, "seed": 0, "shard": (0, 1), "num_batches": 1},
+        threads=1,
+        slack=1.0,
+        selection=np.array([1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 15, 17, 19]),
+        long_bytes=1,
+    )
+    batches = case.batches()
+    for _ in range(8):
+        for _ in batches:
+            assert batches.stats.peak_bytes <= case.budget_bytes
+    batches.close()

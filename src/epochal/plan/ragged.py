@@ -308,7 +308,7 @@ def _windows(task: Task, name: str, share: int, *, ahead: int) -> Part:
             "a window of one batch and the chunks being decoded do not fit",
             temporary + n_windows * max(least, 1) * each_bytes,
         )
-    window_items = min(window_items, max(q.items, 1))
+    window_items = min(window_items, max(q.items, least, 1))
     held = temporary + n_windows * window_items * each_bytes
     feed = FeedPlan(
         name,
