@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from epochal import sizes
+from epochal.converting.apart import check_apart
 from epochal.converting.cluster import step_for, written_by
 from epochal.converting.inputs import open_input
 from epochal.converting.job import identity, left_by, note
@@ -121,6 +122,7 @@ def convert(
     EpochalError
         What is wrong, before anything is written where that can be known.
     """
+    check_apart(dst, src)
     with ExitStack() as stack:
         budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
         origin = _origin(
@@ -188,6 +190,7 @@ def shuffle(
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise MismatchError(f"seed={seed!r}: give a whole number")
+    check_apart(dst, src)
     with ExitStack() as stack:
         budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
         ds = _dataset(src, stack, sources, split, untrusted=untrusted, allow=allow)
