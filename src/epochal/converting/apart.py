@@ -38,7 +38,8 @@ def check_apart(dst: str | os.PathLike[str], *sources: Any) -> None:
 
 
 def check_other(path: str | os.PathLike[str], what: str, others: Mapping[str, Any]) -> None:
-    """Refuse a target that is also something else of the same run, by what that is called.
+    """Refuse a target that is also something else of the same run, or lies in it, by what that is
+    called.
 
     Raises
     ------
@@ -46,8 +47,8 @@ def check_other(path: str | os.PathLike[str], what: str, others: Mapping[str, An
     """
     target = os.path.realpath(os.fspath(path))
     for called, other in others.items():
-        if any(_same(target, each) for each in _paths_of(other)):
-            raise TargetError(f"{what}={target}: that is also {called}: give another name")
+        if any(_same(target, each) or _inside(target, each) for each in _paths_of(other)):
+            raise TargetError(f"{what}={target} is {called}, or lies in it: give another name")
 
 
 def _paths_of(source: Any) -> list[str]:
