@@ -23,6 +23,7 @@ from epochal.stores.kept import kept_in
 from epochal.transforms import (
     PCA,
     ZCA,
+    CentralWindow,
     GlobalContrastNormalization,
     Pipeline,
     Standardize,
@@ -230,6 +231,26 @@ def test_a_run_that_goes_on_finds_the_fit_that_it_saved(path, tmp_path, monkeypa
     transform_file(path, tmp_path / "a.h5", Standardize(), **how)
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "fit.npz"]
     assert (tmp_path / "fit.npz").read_bytes() == saved
+
+
+def test_rows_that_become_short_are_held_as_they_are_read(tmp_path):
+    # A step of so many bytes of what is written would be all the rows that are read.
+    rows = np.random.default_rng(0).integers(0, 256, (40_000, 1000), "u1")
+    with epochal.create(tmp_path / "a.h5", {"X": ((1000,), "u1")}, compression=None) as writer:
+        writer.append(X=rows)
+    window = CentralWindow((1, 1), image_shape=(10, 10, 10)).fit(rows[:10])
+    with epochal.open(tmp_path / "a.h5") as ds:
+        short = ds.transform(window)
+        epochal.convert(short, tmp_path / "b.h5", memory="16MiB", chunk_rows=1000)
+    with epochal.open(tmp_path / "b.h5") as ds:
+        assert np.array_equal(ds["X"][:], window.transform(rows))
+
+
+def test_memory_that_cannot_hold_rows_is_told_before_the_fit(path, tmp_path):
+    match = r"of memory=10\.0 KiB, reading gets 7\.5 KiB and writing 2\.5 KiB: memory=7\.5 KiB"
+    with pytest.raises(epochal.errors.BudgetError, match=match):
+        transform_file(path, tmp_path / "a.h5", Unfit(), memory="10KiB")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_dataset_may_replace_its_own_file(images, pipe, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epochal.converting.apart import check_apart, check_other
-from epochal.converting.convert import Converted, convert
+from epochal.converting.convert import Converted, check_memory, convert
 from epochal.converting.job import identity
 from epochal.dataset import Dataset
 from epochal.errors import EpochalError, MismatchError, TargetExistsError
@@ -92,6 +92,8 @@ def transform_file(
         if not resume:
             beside.remove()
         if not transform.is_fitted():
+            if client is None and how.get("ragged") is None:
+                check_memory(ds, memory=memory, threads=threads)
             data = ds
             if fit_on is not None:
                 opened = open_dataset(fit_on, sources=[name], untrusted=untrusted)
