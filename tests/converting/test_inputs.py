@@ -200,13 +200,51 @@ def test_arrow(tmp_path, form):
         (pa.array([{"a": 1}, {"a": 2}]), "has no form as numbers"),
         (pa.array([True, None]), "has missing values, for which bool has no form"),
         (pa.array([2**60, None]), "has missing values, for which int64 has no form"),
+        (
+            pa.array([1577836800000000001, 1577836800000000002, None], pa.timestamp("ns"))[1:],
+            "timestamp.ns. has missing values, for which int64 has no form",
+        ),
+        (pa.array([2**63 - 1, None], pa.duration("ns")), "for which int64 has no form"),
+        (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "has no form as numbers"),
     ],
 )
 def test_columns_without_a_form(tmp_path, column, match):
-    pa.parquet.write_table(pa.table({"x": column, "y": [1, 2]}), tmp_path / "x.parquet")
+    columns = pa.table({"x": column, "y": np.arange(len(column))})
+    pa.feather.write_feather(columns, tmp_path / "x.feather", compression="uncompressed")
     with pytest.raises(MismatchError, match=match):
-        open_input(tmp_path / "x.parquet")
-    check(open_input(tmp_path / "x.parquet", sources=["y"]), {"y": np.array([1, 2])})
+        open_input(tmp_path / "x.feather")
+    check(open_input(tmp_path / "x.feather", sources=["y"]), {"y": np.arange(len(column))})
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_times_of_which_some_are_missing(tmp_path, form):
+    second = 1577836800
+    kinds = {
+        "date": (pa.date32(), 18262),
+        "short": (pa.time32("ms"), 5),
+        "long": (pa.time64("us"), 5),
+        "time": (pa.timestamp("ms"), second * 1000),
+        "whole": (pa.timestamp("ns"), second * 10**9),  # past 2**53, but an exact float
+        "took": (pa.duration("us"), 3),
+    }
+    columns = {
+        name: pa.array([value, None], pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
+        for name, (kind, value) in kinds.items()
+    }
+    if form == "parquet":
+        pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    else:
+        pa.feather.write_feather(pa.table(columns), tmp_path / "x.arrow")
+    given = open_input(tmp_path / f"x.{form}")
+    check(given, {name: np.array([value, np.nan]) for name, (_, value) in kinds.items()})
+    assert given.attrs["whole_unit"] == "ns"
+
+
+def test_what_is_missing_in_lists(tmp_path):
+    columns = pa.table({"x": pa.array([[1, None], [3, 4]], pa.list_(pa.int64(), 2))})
+    pa.parquet.write_table(columns, tmp_path / "x.parquet")
+    with pytest.raises(MismatchError, match="column 'x' has missing values: fill them"):
+        everything(open_input(tmp_path / "x.parquet"))
 
 
 def test_a_parquet_file_that_was_cut_off(tmp_path):
