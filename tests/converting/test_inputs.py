@@ -86,6 +86,21 @@ def test_types_that_only_the_end_tells(tmp_path):
     assert found["c"].tolist() == [b"399998", b"399999", b"word"]
 
 
+def test_whole_numbers_past_int64(tmp_path):
+    # Those that make it unsigned come megabytes after the first.
+    n = 400_000
+    lines = [*map(str, range(n)), str(2**64 - 1), str(2**64 - 2)]
+    (tmp_path / "x.csv").write_text("a\n" + "\n".join(lines) + "\n")
+    given = open_input(tmp_path / "x.csv")
+    assert given.sources["a"].dtype == np.uint64
+    assert everything(given, n - 1)["a"].tolist() == [n - 1, 2**64 - 1, 2**64 - 2]
+    (tmp_path / "x.csv").write_text(f"a,b\n{2**64 - 1},{2**64}\n0,0.5\n")
+    check(
+        open_input(tmp_path / "x.csv"),
+        {"a": np.array([2**64 - 1, 0], "u8"), "b": np.array([2.0**64, 0.5])},
+    )
+
+
 def test_tsv_packed_and_without_header(tmp_path):
     with gzip.open(tmp_path / "x.tsv.gz", "wt") as file:
         file.write("1\t2\n3\t4\n")
@@ -124,6 +139,9 @@ def test_stack(tmp_path):
         ("", FormatError, "not a table in text"),
         ("a,a\n1,2\n", FormatError, "two columns are called 'a'"),
         (f"a\n{2**60}\n\nNA\n", MismatchError, "a float does not hold exactly"),
+        (f"a\n{2**64 - 1}\nNA\n", MismatchError, "a float does not hold exactly"),
+        (f"a\n{2**63}\n-1\n", MismatchError, "from -1 to 9223372036854775808, which neither"),
+        (f"a\n{10**30}\n1\n", MismatchError, "which neither int64 nor uint64 holds"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path, text, error, match):
