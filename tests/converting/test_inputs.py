@@ -132,6 +132,46 @@ def test_stack(tmp_path):
         open_input(tmp_path / "x.csv", stack={"c": ["a"]})
 
 
+LARGE = 2**53 + 1  # the first whole number that a float64 does not hold
+
+
+def test_stack_of_numbers_that_it_would_round(tmp_path):
+    (tmp_path / "x.csv").write_text(f"a,b,c\n{LARGE},0.5,1\n")
+    whole = open_input(tmp_path / "x.csv", stack={"X": ["a", "c"]}, sources=["X"])
+    check(whole, {"X": np.array([[LARGE, 1]])})
+    with pytest.raises(MismatchError, match="column 'a' of int64 to 'X' of float64, which does"):
+        everything(open_input(tmp_path / "x.csv", stack={"X": "*"}))
+    columns = {"u": np.array([2**63 + 1], "u8"), "i": np.array([-1])}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(MismatchError, match="column 'u' of uint64 to 'X' of float64"):
+        everything(open_input(tmp_path / "x.parquet", stack={"X": "*"}))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+def test_stack_of_which_sources_are_chosen(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    rows = {"a": np.array([1, 3]), "t": np.array([5, 6]), "b": np.array([2, 4])}
+    if form == "csv":
+        path.write_text("a,t,b\n1,5,2\n3,6,4\n")
+    elif form == "parquet":
+        lists = pa.array([[1], [2, 3]])  # which has no form, and is not asked for
+        pa.parquet.write_table(pa.table({**rows, "lists": lists}), path)
+    else:
+        pa.feather.write_feather(pa.table(rows), path)
+    X = np.array([[1, 2], [3, 4]])
+    stack = {"X": ["a", "b"]}
+    check(open_input(path, stack=stack, sources=["t", "X"]), {"t": rows["t"], "X": X})
+    check(open_input(path, stack=stack, sources=["X"]), {"X": X})
+    check(open_input(path, stack=stack, sources=["t", "a"]), {"t": rows["t"], "a": rows["a"]})
+    assert dict(open_input(path, stack=stack, sources=["t"]).attrs) == {}
+    with pytest.raises(SourceNameError, match=r"no column 'nope' in .*: there are a, t, b"):
+        open_input(path, stack=stack, sources=["t", "nope"])
+    with pytest.raises(SourceNameError, match=r"no column 'aa' in .*: did you mean 'a'"):
+        open_input(path, stack=stack, sources=["X", "aa"])
+    if form != "parquet":
+        check(open_input(path, stack={"X": "*"}, sources=["t", "X"]), {"t": rows["t"], "X": X})
+
+
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
