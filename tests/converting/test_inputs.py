@@ -404,6 +404,20 @@ def test_mat_with_rows_last(tmp_path):
     )
 
 
+@pytest.mark.parametrize("axis", ["x", 1.0, True, None, {"X": "x"}])
+def test_an_axis_that_is_none(tmp_path, axis):
+    scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((5, 3))})
+    with pytest.raises(MismatchError, match=r"axis=.*: give a whole number"):
+        open_input(tmp_path / "x.mat", axis=axis)
+
+
+def test_the_axis_of_a_variable_that_is_not_there(tmp_path):
+    scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((5, 3))})
+    with pytest.raises(SourceNameError, match=r"axis= of 'zz': .*x\.mat has X"):
+        open_input(tmp_path / "x.mat", axis={"zz": 1})
+    check(open_input(tmp_path / "x.mat", axis={"X": 1}), {"X": np.zeros((3, 5))})
+
+
 def test_mat_that_is_wrong(tmp_path):
     scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((9, 3)), "s": {"a": 1}, "y": np.zeros(4)})
     with pytest.raises(BudgetError, match=r"SciPy reads a variable whole"):
