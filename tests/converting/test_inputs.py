@@ -17,8 +17,10 @@ from PIL import Image
 
 import epochal
 from epochal.converting.inputs import open_input
+from epochal.converting.inputs.images import ImageFolder
 from epochal.errors import (
     BudgetError,
+    FileMissingError,
     FormatError,
     MismatchError,
     SourceNameError,
@@ -363,6 +365,73 @@ def test_images_that_differ(tmp_path):
         everything(open_input(tmp_path))
     found = everything(open_input(tmp_path, size=(3, 3), mode="L"))
     assert found["images"].shape == (15, 3, 3, 1)
+
+
+def pixels_of(mode, value):
+    if mode == "L":
+        return Image.new("L", (5, 4), value)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    return Image.fromarray(np.full((4, 5), value, dtype))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value", "match"),
+    [
+        ("L", "I;16", 1000, r"1\.tif is of mode 'I;16', .*0\.tif made the mode of all 'L'"),
+        ("L", "I", 70000, r"1\.tif is of mode 'I', .*0\.tif made the mode of all 'L'"),
+        ("L", "F", 0.5, r"1\.tif is of mode 'F', .*0\.tif made the mode of all 'L'"),
+        ("I;16", "I", 70000, r"1\.tif is of mode 'I', with values from 70000 to 70000; .*'I;16'"),
+        ("I;16", "I", -1, "values from -1 to -1"),
+        ("I;16", "F", 0.5, r"1\.tif is of mode 'F', .*0\.tif made the mode of all 'I;16'"),
+        ("I", "L", 1, None),
+        ("I;16", "I", 65535, None),
+        ("I;16", "L", 255, None),
+    ],
+)
+@pytest.mark.parametrize("size", [None, (4, 5)])
+def test_images_deeper_than_the_first(tmp_path, first, second, value, match, size):
+    pixels_of(first, 7).save(tmp_path / "0.tif")
+    pixels_of(second, value).save(tmp_path / "1.tif")
+    given = open_input(tmp_path, size=size)
+    if match is None:
+        assert everything(given)["images"].reshape(2, -1)[:, 0].tolist() == [7, value]
+    else:
+        with pytest.raises(MismatchError, match=match):
+            everything(given)
+    asked = open_input(tmp_path, mode="L", size=size)  # then they are cut
+    assert everything(asked)["images"].dtype == np.uint8
+
+
+def test_images_of_floats(tmp_path):
+    pixels_of("F", 0.5).save(tmp_path / "0.tif")
+    with pytest.raises(FormatError, match=r"0\.tif is of mode 'F': its pixels are floats"):
+        open_input(tmp_path)
+    assert everything(open_input(tmp_path, mode="L"))["images"].shape == (1, 4, 5, 1)
+
+
+@pytest.mark.parametrize("mode", [None, "RGB"])
+def test_images_too_large_are_told_before_any_is_scaled(tmp_path, monkeypatch, mode):
+    image_folder(tmp_path)
+    monkeypatch.setattr(ImageFolder, "_decode", lambda *_: pytest.fail("it would take terabytes"))
+    with pytest.raises(BudgetError, match=r"cannot hold some images of 2\.7 TiB"):
+        open_input(tmp_path, size=(1_000_000, 1_000_000), mode=mode)
+
+
+@pytest.mark.parametrize("size", ["5x4", 5, (5,), (5, 0), (5, 4.0), (5, 4, 3)])
+def test_a_size_that_is_none(tmp_path, size):
+    image_folder(tmp_path)
+    with pytest.raises(MismatchError, match=r"size=.*: give \(height, width\)"):
+        open_input(tmp_path, size=size)
+
+
+def test_images_are_in_a_folder(tmp_path):
+    image_folder(tmp_path)
+    with pytest.raises(FormatError, match=r"0\.png is a file: of images a folder is read"):
+        open_input(tmp_path / "cat" / "0.png", format="images")
+    with pytest.raises(FileMissingError, match="there is no such folder"):
+        open_input(tmp_path / "none", format="images")
+    with pytest.raises(MismatchError, match="of several files only Parquet is read"):
+        open_input([tmp_path / "cat", tmp_path / "dog"], format="images")
 
 
 def test_images_that_are_none(tmp_path):

@@ -72,6 +72,8 @@ def open_input(
         return None
     if kind not in FORMATS:
         raise MismatchError(f"format={kind!r} is not one of: {', '.join(FORMATS)}")
+    if isinstance(src, list | tuple) and kind != "parquet":
+        raise MismatchError(f"format={kind!r}: of several files only Parquet is read, one by one")
     module, _, function = FORMATS[kind].partition(":")
     options: dict[str, Any] = {"sources": sources, "memory_bytes": memory_bytes}
     if kind == "images":
