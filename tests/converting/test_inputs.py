@@ -103,6 +103,11 @@ def test_whole_numbers_past_int64(tmp_path):
     )
 
 
+def test_an_index_without_a_name_is_left_out(tmp_path):
+    (tmp_path / "x.csv").write_text(",a\n0,5\n1,6\n")
+    check(open_input(tmp_path / "x.csv", sources=["a"]), {"a": np.array([5, 6])})
+
+
 def test_tsv_packed_and_without_header(tmp_path):
     with gzip.open(tmp_path / "x.tsv.gz", "wt") as file:
         file.write("1\t2\n3\t4\n")
@@ -180,6 +185,7 @@ def test_stack_of_which_sources_are_chosen(tmp_path, form):
         ("a,b\n1,2\n3\n", FormatError, "Expected 2 columns, got 1"),
         ("", FormatError, "not a table in text"),
         ("a,a\n1,2\n", FormatError, "two columns are called 'a'"),
+        (",a\n0,1\n", MismatchError, "column 1 has no name in the first line, as an index"),
         (f"a\n{2**60}\n\nNA\n", MismatchError, "a float does not hold exactly"),
         (f"a\n{2**64 - 1}\nNA\n", MismatchError, "a float does not hold exactly"),
         (f"a\n{2**63}\n-1\n", MismatchError, "from -1 to 9223372036854775808, which neither"),
@@ -189,6 +195,17 @@ def test_stack_of_which_sources_are_chosen(tmp_path, form):
 def test_csv_that_is_wrong(tmp_path, text, error, match):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(error, match=match):
+        open_input(tmp_path / "x.csv")
+
+
+ENDLESS = {"text": "x" * (9 << 20), "quote": '"x' + "\n1,2" * (3 << 20)}
+
+
+@pytest.mark.parametrize("value", ENDLESS.values(), ids=ENDLESS)
+def test_csv_of_a_line_without_end(tmp_path, value):
+    (tmp_path / "x.csv").write_text(f"a,b\n1,{value}\n")
+    match = r"x\.csv: a line longer than the 4\.0 MiB that are read at once: .* close a quote"
+    with pytest.raises(FormatError, match=match):
         open_input(tmp_path / "x.csv")
 
 

@@ -14,6 +14,7 @@ import pyarrow.csv
 
 from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
 from epochal.errors import FormatError, MismatchError
+from epochal.sizes import show
 
 __all__ = ["open_csv"]
 
@@ -72,6 +73,11 @@ class CSVInput:
             raise FormatError(f"{path}: two columns are called {twice!r}")
         self.rows: int | None = rows
         picked = chosen(path, self._names, sources)
+        if "" in picked:
+            raise MismatchError(
+                f"{path}: column {self._names.index('') + 1} has no name in the first line, as an "
+                "index that pandas wrote: name it, or name the others with sources= (--sources)"
+            )
         self._dtypes = {name: _dtype(path, name, seen.get(name, _Column())) for name in picked}
         self.sources = {n: InputSource(n, (), dtype) for n, dtype in self._dtypes.items()}
 
@@ -93,6 +99,11 @@ class CSVInput:
             ) as reader:
                 yield from reader
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+            if "straddling" in str(error):  # of pyarrow's blocks, whose size nobody can give
+                raise FormatError(
+                    f"{self.name}: a line longer than the {show(BLOCK_BYTES)} that are read at "
+                    "once: shorten its texts, or close a quote that is left open"
+                ) from error
             raise FormatError(f"{self.name}: not a table in text: {error}") from error
 
     def _columns(self) -> list[str]:
