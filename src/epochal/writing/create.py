@@ -96,7 +96,8 @@ def create(
     attrs
         Attributes of the file: strings, numbers, small arrays.
     overwrite
-        Whether a file may be there, which is then replaced in one step.
+        Whether a file may be there, which is then replaced in one step; of folders those alone that
+        epochal or Zarr could have written.
     flavour
         ``"hdf5"``, ``"pytables"`` (HDF5 with PyTables' attributes), ``"zarr"`` (format 3, a
         folder), ``"npy"`` (one ``.npy`` file; of several sources a folder of them). None: what the
