@@ -95,6 +95,17 @@ def test_a_spectrum_of_rows_and_one_of_pca(run, digits, tmp_path):
         assert run("show", digits, *words).exit_code == 0
 
 
+def test_a_spectrum_of_what_is_not_finite(run, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20, 4))
+    rows[3, 2] = np.nan
+    with h5py.File(tmp_path / "nan.h5", "w") as file:
+        file["X"] = rows
+    result = run("show", tmp_path / "nan.h5", "--kind", "spectrum", "-o", tmp_path / "a.png")
+    assert result.exit_code == 1
+    assert "'X': rows with NaN or infinity have no spectrum" in " ".join(result.output.split())
+    assert os.listdir(tmp_path) == ["nan.h5"]
+
+
 def test_rows_at_random_are_those_of_the_seed(run, digits, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         words = ("--seed", seed, "--rows", 9, "-o", tmp_path / f"{name}.png")

@@ -234,6 +234,14 @@ def test_a_source_that_is_damaged_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["src.h5"]
 
 
+@pytest.mark.parametrize("verb", ["convert", "shuffle"])
+def test_a_budget_that_is_too_small_is_told_as_it_was_given(tmp_path, verb):
+    make(tmp_path / "src.h5", "h5")
+    with pytest.raises(BudgetError, match=r"of memory=1\.0 KiB, reading gets 768 B and writing"):
+        getattr(epochal, verb)(tmp_path / "src.h5", tmp_path / "out.h5", memory="1KiB")
+    assert os.listdir(tmp_path) == ["src.h5"]
+
+
 def test_over_itself(tmp_path):
     X, _ = make(tmp_path / "x.h5", "h5")
     epochal.convert(tmp_path / "x.h5", tmp_path / "x.h5", overwrite=True, compression="zstd")

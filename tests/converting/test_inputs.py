@@ -17,8 +17,10 @@ from PIL import Image
 
 import epochal
 from epochal.converting.inputs import open_input
+from epochal.converting.inputs.images import ImageFolder
 from epochal.errors import (
     BudgetError,
+    FileMissingError,
     FormatError,
     MismatchError,
     SourceNameError,
@@ -86,6 +88,26 @@ def test_types_that_only_the_end_tells(tmp_path):
     assert found["c"].tolist() == [b"399998", b"399999", b"word"]
 
 
+def test_whole_numbers_past_int64(tmp_path):
+    # Those that make it unsigned come megabytes after the first.
+    n = 400_000
+    lines = [*map(str, range(n)), str(2**64 - 1), str(2**64 - 2)]
+    (tmp_path / "x.csv").write_text("a\n" + "\n".join(lines) + "\n")
+    given = open_input(tmp_path / "x.csv")
+    assert given.sources["a"].dtype == np.uint64
+    assert everything(given, n - 1)["a"].tolist() == [n - 1, 2**64 - 1, 2**64 - 2]
+    (tmp_path / "x.csv").write_text(f"a,b\n{2**64 - 1},{2**64}\n0,0.5\n")
+    check(
+        open_input(tmp_path / "x.csv"),
+        {"a": np.array([2**64 - 1, 0], "u8"), "b": np.array([2.0**64, 0.5])},
+    )
+
+
+def test_an_index_without_a_name_is_left_out(tmp_path):
+    (tmp_path / "x.csv").write_text(",a\n0,5\n1,6\n")
+    check(open_input(tmp_path / "x.csv", sources=["a"]), {"a": np.array([5, 6])})
+
+
 def test_tsv_packed_and_without_header(tmp_path):
     with gzip.open(tmp_path / "x.tsv.gz", "wt") as file:
         file.write("1\t2\n3\t4\n")
@@ -117,18 +139,73 @@ def test_stack(tmp_path):
         open_input(tmp_path / "x.csv", stack={"c": ["a"]})
 
 
+LARGE = 2**53 + 1  # the first whole number that a float64 does not hold
+
+
+def test_stack_of_numbers_that_it_would_round(tmp_path):
+    (tmp_path / "x.csv").write_text(f"a,b,c\n{LARGE},0.5,1\n")
+    whole = open_input(tmp_path / "x.csv", stack={"X": ["a", "c"]}, sources=["X"])
+    check(whole, {"X": np.array([[LARGE, 1]])})
+    with pytest.raises(MismatchError, match="column 'a' of int64 to 'X' of float64, which does"):
+        everything(open_input(tmp_path / "x.csv", stack={"X": "*"}))
+    columns = {"u": np.array([2**63 + 1], "u8"), "i": np.array([-1])}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(MismatchError, match="column 'u' of uint64 to 'X' of float64"):
+        everything(open_input(tmp_path / "x.parquet", stack={"X": "*"}))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+def test_stack_of_which_sources_are_chosen(tmp_path, form):
+    path = tmp_path / f"x.{form}"
+    rows = {"a": np.array([1, 3]), "t": np.array([5, 6]), "b": np.array([2, 4])}
+    if form == "csv":
+        path.write_text("a,t,b\n1,5,2\n3,6,4\n")
+    elif form == "parquet":
+        lists = pa.array([[1], [2, 3]])  # which has no form, and is not asked for
+        pa.parquet.write_table(pa.table({**rows, "lists": lists}), path)
+    else:
+        pa.feather.write_feather(pa.table(rows), path)
+    X = np.array([[1, 2], [3, 4]])
+    stack = {"X": ["a", "b"]}
+    check(open_input(path, stack=stack, sources=["t", "X"]), {"t": rows["t"], "X": X})
+    check(open_input(path, stack=stack, sources=["X"]), {"X": X})
+    check(open_input(path, stack=stack, sources=["t", "a"]), {"t": rows["t"], "a": rows["a"]})
+    assert dict(open_input(path, stack=stack, sources=["t"]).attrs) == {}
+    with pytest.raises(SourceNameError, match=r"no column 'nope' in .*: there are a, t, b"):
+        open_input(path, stack=stack, sources=["t", "nope"])
+    with pytest.raises(SourceNameError, match=r"no column 'aa' in .*: did you mean 'a'"):
+        open_input(path, stack=stack, sources=["X", "aa"])
+    if form != "parquet":
+        check(open_input(path, stack={"X": "*"}, sources=["t", "X"]), {"t": rows["t"], "X": X})
+
+
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
         ("a,b\n1,2\n3\n", FormatError, "Expected 2 columns, got 1"),
         ("", FormatError, "not a table in text"),
         ("a,a\n1,2\n", FormatError, "two columns are called 'a'"),
+        (",a\n0,1\n", MismatchError, "column 1 has no name in the first line, as an index"),
         (f"a\n{2**60}\n\nNA\n", MismatchError, "a float does not hold exactly"),
+        (f"a\n{2**64 - 1}\nNA\n", MismatchError, "a float does not hold exactly"),
+        (f"a\n{2**63}\n-1\n", MismatchError, "from -1 to 9223372036854775808, which neither"),
+        (f"a\n{10**30}\n1\n", MismatchError, "which neither int64 nor uint64 holds"),
     ],
 )
 def test_csv_that_is_wrong(tmp_path, text, error, match):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(error, match=match):
+        open_input(tmp_path / "x.csv")
+
+
+ENDLESS = {"text": "x" * (9 << 20), "quote": '"x' + "\n1,2" * (3 << 20)}
+
+
+@pytest.mark.parametrize("value", ENDLESS.values(), ids=ENDLESS)
+def test_csv_of_a_line_without_end(tmp_path, value):
+    (tmp_path / "x.csv").write_text(f"a,b\n1,{value}\n")
+    match = r"x\.csv: a line longer than the 4\.0 MiB that are read at once: .* close a quote"
+    with pytest.raises(FormatError, match=match):
         open_input(tmp_path / "x.csv")
 
 
@@ -200,13 +277,51 @@ def test_arrow(tmp_path, form):
         (pa.array([{"a": 1}, {"a": 2}]), "has no form as numbers"),
         (pa.array([True, None]), "has missing values, for which bool has no form"),
         (pa.array([2**60, None]), "has missing values, for which int64 has no form"),
+        (
+            pa.array([1577836800000000001, 1577836800000000002, None], pa.timestamp("ns"))[1:],
+            "timestamp.ns. has missing values, for which int64 has no form",
+        ),
+        (pa.array([2**63 - 1, None], pa.duration("ns")), "for which int64 has no form"),
+        (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "has no form as numbers"),
     ],
 )
 def test_columns_without_a_form(tmp_path, column, match):
-    pa.parquet.write_table(pa.table({"x": column, "y": [1, 2]}), tmp_path / "x.parquet")
+    columns = pa.table({"x": column, "y": np.arange(len(column))})
+    pa.feather.write_feather(columns, tmp_path / "x.feather", compression="uncompressed")
     with pytest.raises(MismatchError, match=match):
-        open_input(tmp_path / "x.parquet")
-    check(open_input(tmp_path / "x.parquet", sources=["y"]), {"y": np.array([1, 2])})
+        open_input(tmp_path / "x.feather")
+    check(open_input(tmp_path / "x.feather", sources=["y"]), {"y": np.arange(len(column))})
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_times_of_which_some_are_missing(tmp_path, form):
+    second = 1577836800
+    kinds = {
+        "date": (pa.date32(), 18262),
+        "short": (pa.time32("ms"), 5),
+        "long": (pa.time64("us"), 5),
+        "time": (pa.timestamp("ms"), second * 1000),
+        "whole": (pa.timestamp("ns"), second * 10**9),  # past 2**53, but an exact float
+        "took": (pa.duration("us"), 3),
+    }
+    columns = {
+        name: pa.array([value, None], pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
+        for name, (kind, value) in kinds.items()
+    }
+    if form == "parquet":
+        pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    else:
+        pa.feather.write_feather(pa.table(columns), tmp_path / "x.arrow")
+    given = open_input(tmp_path / f"x.{form}")
+    check(given, {name: np.array([value, np.nan]) for name, (_, value) in kinds.items()})
+    assert given.attrs["whole_unit"] == "ns"
+
+
+def test_what_is_missing_in_lists(tmp_path):
+    columns = pa.table({"x": pa.array([[1, None], [3, 4]], pa.list_(pa.int64(), 2))})
+    pa.parquet.write_table(columns, tmp_path / "x.parquet")
+    with pytest.raises(MismatchError, match="column 'x' has missing values: fill them"):
+        everything(open_input(tmp_path / "x.parquet"))
 
 
 def test_a_parquet_file_that_was_cut_off(tmp_path):
@@ -269,6 +384,73 @@ def test_images_that_differ(tmp_path):
     assert found["images"].shape == (15, 3, 3, 1)
 
 
+def pixels_of(mode, value):
+    if mode == "L":
+        return Image.new("L", (5, 4), value)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    return Image.fromarray(np.full((4, 5), value, dtype))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value", "match"),
+    [
+        ("L", "I;16", 1000, r"1\.tif is of mode 'I;16', .*0\.tif made the mode of all 'L'"),
+        ("L", "I", 70000, r"1\.tif is of mode 'I', .*0\.tif made the mode of all 'L'"),
+        ("L", "F", 0.5, r"1\.tif is of mode 'F', .*0\.tif made the mode of all 'L'"),
+        ("I;16", "I", 70000, r"1\.tif is of mode 'I', with values from 70000 to 70000; .*'I;16'"),
+        ("I;16", "I", -1, "values from -1 to -1"),
+        ("I;16", "F", 0.5, r"1\.tif is of mode 'F', .*0\.tif made the mode of all 'I;16'"),
+        ("I", "L", 1, None),
+        ("I;16", "I", 65535, None),
+        ("I;16", "L", 255, None),
+    ],
+)
+@pytest.mark.parametrize("size", [None, (4, 5)])
+def test_images_deeper_than_the_first(tmp_path, first, second, value, match, size):
+    pixels_of(first, 7).save(tmp_path / "0.tif")
+    pixels_of(second, value).save(tmp_path / "1.tif")
+    given = open_input(tmp_path, size=size)
+    if match is None:
+        assert everything(given)["images"].reshape(2, -1)[:, 0].tolist() == [7, value]
+    else:
+        with pytest.raises(MismatchError, match=match):
+            everything(given)
+    asked = open_input(tmp_path, mode="L", size=size)  # then they are cut
+    assert everything(asked)["images"].dtype == np.uint8
+
+
+def test_images_of_floats(tmp_path):
+    pixels_of("F", 0.5).save(tmp_path / "0.tif")
+    with pytest.raises(FormatError, match=r"0\.tif is of mode 'F': its pixels are floats"):
+        open_input(tmp_path)
+    assert everything(open_input(tmp_path, mode="L"))["images"].shape == (1, 4, 5, 1)
+
+
+@pytest.mark.parametrize("mode", [None, "RGB"])
+def test_images_too_large_are_told_before_any_is_scaled(tmp_path, monkeypatch, mode):
+    image_folder(tmp_path)
+    monkeypatch.setattr(ImageFolder, "_decode", lambda *_: pytest.fail("it would take terabytes"))
+    with pytest.raises(BudgetError, match=r"cannot hold some images of 2\.7 TiB"):
+        open_input(tmp_path, size=(1_000_000, 1_000_000), mode=mode)
+
+
+@pytest.mark.parametrize("size", ["5x4", 5, (5,), (5, 0), (5, 4.0), (5, 4, 3)])
+def test_a_size_that_is_none(tmp_path, size):
+    image_folder(tmp_path)
+    with pytest.raises(MismatchError, match=r"size=.*: give \(height, width\)"):
+        open_input(tmp_path, size=size)
+
+
+def test_images_are_in_a_folder(tmp_path):
+    image_folder(tmp_path)
+    with pytest.raises(FormatError, match=r"0\.png is a file: of images a folder is read"):
+        open_input(tmp_path / "cat" / "0.png", format="images")
+    with pytest.raises(FileMissingError, match="there is no such folder"):
+        open_input(tmp_path / "none", format="images")
+    with pytest.raises(MismatchError, match="of several files only Parquet is read"):
+        open_input([tmp_path / "cat", tmp_path / "dog"], format="images")
+
+
 def test_images_that_are_none(tmp_path):
     image_folder(tmp_path)
     (tmp_path / "cat" / "3.png").write_bytes(b"no image")
@@ -306,6 +488,20 @@ def test_mat_with_rows_last(tmp_path):
         open_input(tmp_path / "x.mat", axis={"X": -1}),
         {"X": np.moveaxis(X, -1, 0), "y": y[:, 0]},
     )
+
+
+@pytest.mark.parametrize("axis", ["x", 1.0, True, None, {"X": "x"}])
+def test_an_axis_that_is_none(tmp_path, axis):
+    scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((5, 3))})
+    with pytest.raises(MismatchError, match=r"axis=.*: give a whole number"):
+        open_input(tmp_path / "x.mat", axis=axis)
+
+
+def test_the_axis_of_a_variable_that_is_not_there(tmp_path):
+    scipy.io.savemat(tmp_path / "x.mat", {"X": np.zeros((5, 3))})
+    with pytest.raises(SourceNameError, match=r"axis= of 'zz': .*x\.mat has X"):
+        open_input(tmp_path / "x.mat", axis={"zz": 1})
+    check(open_input(tmp_path / "x.mat", axis={"X": 1}), {"X": np.zeros((3, 5))})
 
 
 def test_mat_that_is_wrong(tmp_path):

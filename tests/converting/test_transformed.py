@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import textwrap
 import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -21,6 +23,7 @@ from epochal.stores.kept import kept_in
 from epochal.transforms import (
     PCA,
     ZCA,
+    CentralWindow,
     GlobalContrastNormalization,
     Pipeline,
     Standardize,
@@ -122,8 +125,6 @@ def test_several_sources_several_transforms(path, images, tmp_path):
 def test_a_damaged_transform_is_told(path, pipe, tmp_path):
     with epochal.open(path) as ds:
         ds.transform(pipe).save(tmp_path / "a.h5")
-    import h5py
-
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["epochal.transforms"][1000] ^= 1
     with pytest.raises(epochal.errors.DamageError, match=r"epochal\.transforms is damaged"):
@@ -153,11 +154,12 @@ def test_verify_finds_a_damaged_transform(name, path, pipe, tmp_path):
     assert not epochal.verify(target, untrusted=True).damage  # it is not opened in this process
 
 
-def test_a_target_that_is_in_the_way_is_told_before_the_fit(path, tmp_path):
-    class Unfit(Standardize):
-        def fit(self, *args, **how):
-            raise AssertionError("it would have taken hours")
+class Unfit(Standardize):
+    def fit(self, *args, **how):
+        raise AssertionError("it would have taken hours")
 
+
+def test_a_target_that_is_in_the_way_is_told_before_the_fit(path, tmp_path):
     (tmp_path / "a.h5").write_bytes(b"mine")
     with pytest.raises(epochal.errors.TargetExistsError, match="is there already"):
         transform_file(path, tmp_path / "a.h5", Unfit())
@@ -166,6 +168,89 @@ def test_a_target_that_is_in_the_way_is_told_before_the_fit(path, tmp_path):
             transform_file(path, **{"dst": tmp_path / "b.h5", **where}, transform=Unfit())
     assert os.listdir(tmp_path) == ["a.h5"]
     assert (tmp_path / "a.h5").read_bytes() == b"mine"
+
+
+def test_a_fit_replaces_what_is_there_only_if_told_to(path, images, tmp_path):
+    (tmp_path / "fit.npz").write_bytes(b"mine")
+    how = {"save_fit": tmp_path / "fit.npz"}
+    with pytest.raises(epochal.errors.TargetExistsError, match=r"fit\.npz is there already"):
+        transform_file(path, tmp_path / "a.h5", Unfit(), **how)
+    assert (tmp_path / "fit.npz").read_bytes() == b"mine"
+    transform_file(path, tmp_path / "a.h5", Standardize(), overwrite=True, **how)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(load(tmp_path / "fit.npz").transform(images), file["X"][:])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("what", ["src", "dst", "fit_on", "link", "inside"])
+def test_a_fit_is_never_saved_where_rows_are(path, tmp_path, overwrite, what):
+    for name in ("src.h5", "fit_on.h5"):
+        shutil.copy(path, tmp_path / name)
+    (tmp_path / "link.npz").symlink_to("src.h5")
+    with epochal.open(path) as ds:
+        ds.save(tmp_path / "dst.zarr")
+    places = {"dst": "dst.zarr", "link": "link.npz", "inside": "dst.zarr/fit.npz"}
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(epochal.errors.EpochalError, match=r"or lies in it|there already"):
+        transform_file(
+            tmp_path / "src.h5",
+            tmp_path / "dst.zarr",
+            Unfit(),
+            fit_on=tmp_path / "fit_on.h5",
+            save_fit=tmp_path / places.get(what, f"{what}.h5"),
+            overwrite=overwrite,
+        )
+    assert sorted(os.listdir(tmp_path)) == before
+    for name in ("src.h5", "fit_on.h5"):
+        assert (tmp_path / name).read_bytes() == Path(path).read_bytes()
+    assert epochal.verify(tmp_path / "dst.zarr").ok
+
+
+def test_a_fit_is_saved_to_no_folder(path, tmp_path):
+    with epochal.open(path) as ds:
+        ds.save(tmp_path / "fit.zarr")
+    how = {"save_fit": tmp_path / "fit.zarr", "overwrite": True}
+    with pytest.raises(epochal.errors.TargetExistsError, match="is a folder: give another name"):
+        transform_file(path, tmp_path / "a.h5", Unfit(), **how)
+
+
+def test_a_run_that_goes_on_finds_the_fit_that_it_saved(path, tmp_path, monkeypatch):
+    def killed(*args, **how):
+        raise KeyboardInterrupt
+
+    how = {"save_fit": tmp_path / "fit.npz", "resume": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("epochal.converting.transforming.convert", killed)
+        with pytest.raises(KeyboardInterrupt):
+            transform_file(path, tmp_path / "a.h5", Standardize(), **how)
+    saved = (tmp_path / "fit.npz").read_bytes()
+    (tmp_path / "fit.npz").write_bytes(b"mine")
+    with pytest.raises(epochal.errors.TargetExistsError, match="is there already"):
+        transform_file(path, tmp_path / "a.h5", Standardize(), **how)
+    (tmp_path / "fit.npz").write_bytes(saved)
+    transform_file(path, tmp_path / "a.h5", Standardize(), **how)
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "fit.npz"]
+    assert (tmp_path / "fit.npz").read_bytes() == saved
+
+
+def test_rows_that_become_short_are_held_as_they_are_read(tmp_path):
+    # A step of so many bytes of what is written would be all the rows that are read.
+    rows = np.random.default_rng(0).integers(0, 256, (40_000, 1000), "u1")
+    with epochal.create(tmp_path / "a.h5", {"X": ((1000,), "u1")}, compression=None) as writer:
+        writer.append(X=rows)
+    window = CentralWindow((1, 1), image_shape=(10, 10, 10)).fit(rows[:10])
+    with epochal.open(tmp_path / "a.h5") as ds:
+        short = ds.transform(window)
+        epochal.convert(short, tmp_path / "b.h5", memory="16MiB", chunk_rows=1000)
+    with epochal.open(tmp_path / "b.h5") as ds:
+        assert np.array_equal(ds["X"][:], window.transform(rows))
+
+
+def test_memory_that_cannot_hold_rows_is_told_before_the_fit(path, tmp_path):
+    match = r"of memory=10\.0 KiB, reading gets 7\.5 KiB and writing 2\.5 KiB: memory=7\.5 KiB"
+    with pytest.raises(epochal.errors.BudgetError, match=match):
+        transform_file(path, tmp_path / "a.h5", Unfit(), memory="10KiB")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_dataset_may_replace_its_own_file(images, pipe, tmp_path):

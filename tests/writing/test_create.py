@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 
 import h5py
@@ -311,6 +313,42 @@ def test_a_folder_is_opened_while_one_of_its_files_is_made(tmp_path):
 def test_names_that_are_none(tmp_path, name):
     with pytest.raises(SourceNameError):
         epochal.create(tmp_path / "out.h5", {name: ((), "u1")})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("flavour", ["hdf5", "pytables", "zarr", "npy"])
+@pytest.mark.parametrize("name", ["a\0b", "a\udc80", 3])
+def test_names_that_nothing_can_be_called(tmp_path, flavour, name):
+    with pytest.raises(SourceNameError, match=r"^source name .*: give"):
+        epochal.create(tmp_path / "out", {name: ((), "u1"), "y": ((), "u1")}, flavour=flavour)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("flavour", ["hdf5", "pytables", "zarr", "npy"])
+def test_names_of_which_one_holds_another(tmp_path, flavour):
+    sources = {"a/b/c": ((), "u1"), "a": ((), "u1")}
+    with pytest.raises(SourceNameError, match="'a/b/c' would lie inside of source 'a': name one"):
+        epochal.create(tmp_path / "out", sources, flavour=flavour)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["out.h5", "out.zarr", "out.npy", "out"])
+def test_what_stands_in_the_way_is_told_of_the_target(tmp_path, monkeypatch, name):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sources = {"X": ((), "u1"), "y": ((), "u1")}
+    flavour = {"out.npy": "npy", "out": "npy"}.get(name)
+    if name == "out.npy":
+        del sources["y"]
+    match = f"^{re.escape(str(tmp_path / name))}: cannot be written: the disk is full"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with (
+            pytest.raises(TargetError, match=match),
+            epochal.create(tmp_path / name, sources, flavour=flavour) as writer,
+        ):
+            writer.append(dict.fromkeys(sources, np.zeros(5, "u1")))
     assert os.listdir(tmp_path) == []
 
 

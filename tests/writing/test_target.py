@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import epochal
 from epochal.errors import TargetError, TargetExistsError
 from epochal.writing import target as target_module
 from epochal.writing.target import InPlace, Target, partial_of
@@ -72,7 +73,7 @@ def test_overwrite_of_any_kind_by_any(tmp_path, system, old, new):
         path.write_text("old")
     else:
         path.mkdir()
-        (path / "part").write_text("old")
+        (path / "zarr.json").write_text("old")
     target = Target(path, overwrite=True)
     if new == "file":
         made(target)
@@ -149,3 +150,65 @@ def test_names_of_others_are_not_touched(tmp_path):
     (tmp_path / ".out.h5.epochal-partial-2").write_text("mine")
     Target(tmp_path / "out.h5").give_up()
     assert left_in(tmp_path) == [partial_of("b.out.h5")]
+
+
+def test_no_name():
+    for overwrite in (False, True):
+        with pytest.raises(TargetError, match="'' is no name to write to: give a path"):
+            Target("", overwrite=overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("within", [False, True])
+def test_the_folder_that_is_worked_in_is_not_replaced(tmp_path, monkeypatch, overwrite, within):
+    (tmp_path / "out" / "in").mkdir(parents=True)
+    (tmp_path / "out" / "zarr.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "out" / "in" if within else tmp_path / "out")
+    with pytest.raises(TargetExistsError, match="is the folder that this process works in"):
+        Target(".." if within else ".", overwrite=overwrite)
+    assert left_in(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_things_is_not_replaced(tmp_path, overwrite):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "thesis.txt").write_text("precious")
+    with pytest.raises(TargetExistsError, match=r"did not write: it has no epochal\.json"):
+        Target(path, overwrite=overwrite)
+    assert left_in(path) == ["thesis.txt"]
+    assert left_in(tmp_path) == ["out"]
+
+
+def test_a_folder_that_others_put_files_in_is_not_replaced(tmp_path):
+    path = tmp_path / "out"
+    for _ in range(2):  # what it wrote itself it replaces: names with folders, sums, attributes
+        sources = {"train/X": ((2,), "u1"), "y": ((), "i8")}
+        with epochal.create(path, sources, flavour="npy", attrs={"a": 1}, overwrite=True) as writer:
+            writer.append({"train/X": [[1, 2]], "y": [0]})
+    (path / ".epochal-new-y.npy").write_text("left by a writer")
+    Target(path, overwrite=True).release()
+    (path / "train" / "notes.txt").write_text("precious")
+    with pytest.raises(TargetExistsError, match=r"did not write: 'train/notes\.txt' is in it"):
+        Target(path, overwrite=True)
+    assert (path / "train" / "notes.txt").read_text() == "precious"
+
+
+def test_a_folder_that_becomes_one_of_other_things_meanwhile(tmp_path, system):
+    path = tmp_path / "out"
+    target = made(Target(path, overwrite=True))
+    path.mkdir()
+    (path / "thesis.txt").write_text("precious")
+    with pytest.raises(TargetExistsError, match="Such a folder is never replaced"):
+        target.publish()
+    target.give_up()
+    assert left_in(path) == ["thesis.txt"]
+    assert left_in(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("mark", ["zarr.json", ".zgroup", ".zarray"])
+def test_what_zarr_wrote_is_replaced(tmp_path, system, mark):
+    (tmp_path / "out.zarr").mkdir()
+    (tmp_path / "out.zarr" / mark).write_text("{}")
+    made(Target(tmp_path / "out.zarr", overwrite=True)).publish()
+    assert (tmp_path / "out.zarr").read_text() == "new"

@@ -111,6 +111,11 @@ def _drawn(
         stage, of = _last(pipeline, VARIANCES)
         return pictures.spectrum(getattr(stage, of), f"{type(stage).__name__}, {of[:-1]}")
     numbers = rows.reshape(len(rows), -1).astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise MismatchError(
+            f"{name!r}: rows with NaN or infinity have no spectrum: draw --kind histogram, or "
+            "other rows (--seed)"
+        )
     values = np.linalg.svd(numbers - numbers.mean(axis=0), compute_uv=False) ** 2 / len(rows)
     return pictures.spectrum(values, f"{name}, covariance of {len(rows)} rows")
 

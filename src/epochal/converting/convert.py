@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from epochal import sizes
+from epochal.converting.apart import check_apart
 from epochal.converting.cluster import step_for, written_by
 from epochal.converting.inputs import open_input
 from epochal.converting.job import identity, left_by, note
 from epochal.converting.origins import FromDataset, FromInput, Origin, Rows, length
 from epochal.dataset import Dataset
-from epochal.errors import MismatchError
+from epochal.errors import BudgetError, MismatchError
 from epochal.opening import open_dataset
 from epochal.progress import row_bar
 from epochal.stores.store import TRANSFORMS
@@ -25,14 +26,13 @@ from epochal.transforms.kept import to_bytes
 from epochal.writing.attributes import check_attributes
 from epochal.writing.create import DEFAULT, flavour_of, resumed, specs_for, start
 from epochal.writing.recovery import recover_all
-from epochal.writing.spec import SourceSpec
 from epochal.writing.target import Target
 from epochal.writing.writer import Writer
 
-__all__ = ["Converted", "convert", "shuffle"]
+__all__ = ["Converted", "check_memory", "convert", "shuffle"]
 
-APPEND_BYTES = 4 << 20  # decoded rows that go to the writer at once
-CHECKPOINT_BYTES = 256 << 20  # decoded rows between two states that a kill leaves
+APPEND_BYTES = 4 << 20  # rows that go to the writer at once, as they are read or as written
+CHECKPOINT_BYTES = 256 << 20  # such rows between two states that a kill leaves
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,10 @@ def convert(
     EpochalError
         What is wrong, before anything is written where that can be known.
     """
+    check_apart(dst, src)
     with ExitStack() as stack:
         budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
+        stack.enter_context(_shares(budget))
         origin = _origin(
             src,
             stack,
@@ -188,8 +190,10 @@ def shuffle(
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise MismatchError(f"seed={seed!r}: give a whole number")
+    check_apart(dst, src)
     with ExitStack() as stack:
         budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
+        stack.enter_context(_shares(budget))
         ds = _dataset(src, stack, sources, split, untrusted=untrusted, allow=allow)
         how: dict[str, Any] = {
             "memory": _reading_bytes(budget),
@@ -221,6 +225,39 @@ def shuffle(
                 "chunk_rows": chunk_rows,
             },
         )
+
+
+def check_memory(ds: Dataset, *, memory: int | str | None, threads: int | None) -> None:
+    """That converting rows of a dataset fits in memory, whatever they come to be. Reads a few
+    chunks to measure.
+
+    Raises
+    ------
+    BudgetError
+    """
+    budget = sizes.default_memory() if memory is None else sizes.parse(memory, "memory")
+    row_bytes = FromDataset(ds, "sequential", None).row_bytes
+    with _shares(budget):
+        step = _step(max(row_bytes, 1), budget)
+        ds.explain("sequential", step, memory=_reading_bytes(budget), threads=threads)
+
+
+class _shares:
+    """A context in which an error of a part of the budget tells of the whole."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BudgetError):
+            reading = _reading_bytes(self._budget)
+            raise BudgetError(
+                f"of memory={sizes.show(self._budget)}, reading gets {sizes.show(reading)} and "
+                f"writing {sizes.show(self._budget - reading)}: {error}"
+            ) from error
 
 
 def _reading_bytes(budget: int) -> int:
@@ -299,7 +336,8 @@ def _write(
     attrs = check_attributes(attrs)
     specs = specs_for(origin.sources, rows=origin.rows, flavour=flavour, **form)
     job |= {"specs": [repr(spec) for spec in specs], "rows": origin.rows, "flavour": flavour}
-    step = _step(specs, budget) if client is None else step_for(specs)
+    row_bytes = max(origin.row_bytes, sum(spec.row_bytes for spec in specs), 1)
+    step = _step(row_bytes, budget) if client is None else step_for(specs)
     recover_all(dst)
     target = Target(dst, overwrite=overwrite)
     first = 0
@@ -329,7 +367,7 @@ def _write(
     except BaseException:
         target.give_up(keep=found is not None)  # for another try to go on with
         raise
-    every = _checkpoint_rows(specs, step)
+    every = step * max(1, CHECKPOINT_BYTES // (row_bytes * step))
     with writer, row_bar(origin.rows, first, label(dst), progress) as advance:
         written: Iterator[int]
         if client is None:
@@ -361,12 +399,8 @@ def label(path: str | os.PathLike[str]) -> str:
     return f"writing {Path(os.fspath(path)).name}"
 
 
-def _step(specs: Sequence[SourceSpec], budget: int) -> int:
-    """Rows that go to the writer at once."""
-    row_bytes = max(1, sum(spec.row_bytes for spec in specs))
+def _step(row_bytes: int, budget: int) -> int:
+    """Rows that go to the writer at once: of a row that transforms make shorter, or longer, both
+    are held.
+    """
     return max(1, min(APPEND_BYTES, budget // 32) // row_bytes)
-
-
-def _checkpoint_rows(specs: Sequence[SourceSpec], step: int) -> int:
-    row_bytes = max(1, sum(spec.row_bytes for spec in specs))
-    return step * max(1, CHECKPOINT_BYTES // (row_bytes * step))

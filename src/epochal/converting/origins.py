@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ from epochal.converting.inputs import Input
 from epochal.dataset import Dataset
 from epochal.errors import MismatchError, SourceNameError
 from epochal.ragged import check_form
+from epochal.stores.mapped import unmapped
+from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.view import RaggedView
 
 __all__ = ["FromDataset", "FromInput", "Origin", "Rows", "length"]
@@ -30,6 +33,11 @@ class Origin(Protocol):
     @property
     def rows(self) -> int | None:
         """How many; None where only reading tells."""
+        ...
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row of all sources as it is held, before transforms."""
         ...
 
     @property
@@ -76,6 +84,7 @@ class FromDataset:
             self.sources[name] = (self._longest[name], *column.row_shape), view.dtype
             self.sources[f"{name}_lengths"] = (), np.dtype("i8")
         self.rows: int | None = len(ds)
+        self.row_bytes = sum(_row_bytes(each) for each in ds.stored.values())
         self.attrs: Mapping[str, Any] = {}
         self.transforms: Mapping[str, Any] = ds.transforms
         self._ds, self._scheme, self._seed, self._how = ds, scheme, seed, how
@@ -110,6 +119,7 @@ class FromInput:
             name: (source.row_shape, source.dtype) for name, source in given.sources.items()
         }
         self.rows, self.attrs = given.rows, given.attrs
+        self.row_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in self.sources.values())
         self.transforms: Mapping[str, Any] = {}
         self._given = given
 
@@ -129,6 +139,12 @@ class FromInput:
                 n_kept -= whole_rows
         if n_kept:
             yield {n: np.concatenate([each[n] for each in kept]) for n in self.sources}
+
+
+def _row_bytes(source: AnySource) -> int:
+    """Of a row as it is stored, whatever functions it goes through; of any length, none."""
+    stored, _ = unmapped(source)
+    return 0 if isinstance(stored, RaggedSource) else int(stored.layout.row_bytes)
 
 
 def length(block: Rows) -> int:

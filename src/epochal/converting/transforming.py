@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from epochal.converting.convert import Converted, convert
+from epochal.converting.apart import check_apart, check_other
+from epochal.converting.convert import Converted, check_memory, convert
 from epochal.converting.job import identity
 from epochal.dataset import Dataset
-from epochal.errors import EpochalError, MismatchError
+from epochal.errors import EpochalError, MismatchError, TargetExistsError
 from epochal.opening import open_dataset
-from epochal.transforms.kept import read_state, write_state
+from epochal.transforms.kept import read_state, to_bytes, write_state
 from epochal.transforms.loading import made_of
 from epochal.writing.target import Target
 
@@ -55,7 +56,8 @@ def transform_file(
     source
         Which source is transformed; None: the one with the most bytes.
     save_fit
-        Where the fitted transform is saved by itself, before the first row is written.
+        Where the fitted transform is saved by itself, before the first row is written. What is
+        there is replaced with ``overwrite=True`` alone, and what is read or written never.
     resume
         Go on with what a killed run left of the fit, and of the file.
     client, memory, threads, progress, untrusted, sources, split, how
@@ -66,9 +68,12 @@ def transform_file(
     EpochalError
         What is wrong, before anything is written where that can be known, and before the fit.
     """
-    Target(dst, overwrite=bool(how.get("overwrite"))).release()  # it says what is in the way
+    overwrite = bool(how.get("overwrite"))
+    check_apart(dst, src, fit_on)
+    Target(dst, overwrite=overwrite).release()  # it says what is in the way
     if save_fit is not None:
-        Target(save_fit, overwrite=True).release()
+        others = {"src, which is read": src, "fit_on, which is read": fit_on}
+        check_other(save_fit, "save_fit", {**others, "dst, which is written": dst})
     reading: dict[str, Any] = {
         "memory": memory,
         "threads": threads,
@@ -81,9 +86,14 @@ def transform_file(
         name = ds.largest if source is None else source
         ds[name]  # which says what is wrong with it
         beside = _Beside(dst, transform, fit_on if fit_on is not None else src, name)
+        if save_fit is not None:
+            left = beside.saved(save_fit, transform) if resume else False
+            _check_free(save_fit, overwrite=overwrite or left)
         if not resume:
             beside.remove()
         if not transform.is_fitted():
+            if client is None and how.get("ragged") is None:
+                check_memory(ds, memory=memory, threads=threads)
             data = ds
             if fit_on is not None:
                 opened = open_dataset(fit_on, sources=[name], untrusted=untrusted)
@@ -98,6 +108,13 @@ def transform_file(
         written = convert(ds.transform(transform, name), dst, resume=resume, **reading, **how)
     beside.remove()
     return written
+
+
+def _check_free(save_fit: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """That a file may be written there."""
+    if os.path.isdir(save_fit):
+        raise TargetExistsError(f"save_fit={os.fspath(save_fit)} is a folder: give another name")
+    Target(save_fit, overwrite=overwrite).release()
 
 
 def _fitted(
@@ -130,6 +147,13 @@ class _Beside:
             return made_of(state["transform"], self._fitted) if state["job"] == self._job else None
         except (EpochalError, KeyError, TypeError):
             return None
+
+    def saved(self, path: str | os.PathLike[str], transform: Any) -> bool:
+        """Whether what is at a path is what a run before fitted, or was given."""
+        found = transform if transform.is_fitted() else self.fitted()
+        if found is None or not os.path.isfile(path):
+            return False
+        return Path(path).read_bytes() == to_bytes(found.state())
 
     def keep(self, transform: Any) -> None:
         """Keep what was fitted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ def create(
     attrs
         Attributes of the file: strings, numbers, small arrays.
     overwrite
-        Whether a file may be there, which is then replaced in one step.
+        Whether a file may be there, which is then replaced in one step; of folders those alone that
+        epochal or Zarr could have written.
     flavour
         ``"hdf5"``, ``"pytables"`` (HDF5 with PyTables' attributes), ``"zarr"`` (format 3, a
         folder), ``"npy"`` (one ``.npy`` file; of several sources a folder of them). None: what the
@@ -178,6 +179,7 @@ def specs_for(
         raise MismatchError(f"rows={rows!r}: give a whole number from 0, or None")
     if compression == DEFAULT:
         compression = None if flavour == "npy" else "gzip"
+    _check_names(sources)
     wanted_rows = _chunk_rows(sources, chunk_rows)
     specs = []
     for name, described in sources.items():
@@ -203,6 +205,28 @@ def specs_for(
             )
         )
     return specs
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that no flavour has a form for, or of which one holds another."""
+    taken = {}
+    for name in names:
+        if not isinstance(name, str) or not name.strip("/"):
+            raise SourceNameError(f"source name {name!r}: give a path such as 'train/X'")
+        if "\0" in name or any("\ud800" <= each <= "\udfff" for each in name):
+            raise SourceNameError(
+                f"source name {name!r}: NUL and halves of surrogate pairs cannot be written: give "
+                "another, such as 'train/X'"
+            )
+        taken[name.strip("/")] = name
+    for path, name in taken.items():
+        parts = path.split("/")
+        for above in ("/".join(parts[:n]) for n in range(1, len(parts))):
+            if above in taken:
+                raise SourceNameError(
+                    f"source {name!r} would lie inside of source {taken[above]!r}: name one "
+                    "otherwise, or leave it out (sources=, --sources)"
+                )
 
 
 def _chunk_rows(sources: Sources, chunk_rows: int | Mapping[str, int] | None) -> dict[str, int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from epochal.errors import TargetError, TargetExistsError
 
-__all__ = ["is_at", "remove", "sync", "told", "write_at", "writing_to"]
+__all__ = ["final_of", "is_at", "remove", "sync", "told", "write_at", "writing_to"]
 
+PARTIAL = re.compile(r"((?:.*/)?)\.([^/]+)\.epochal-partial", re.DOTALL)
 NOT_KNOWN = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -20,8 +22,19 @@ FULL = {
 }
 
 
+def final_of(path: str) -> str:
+    """The target of what is made at a path (`epochal.writing.target.partial_of`); of another, that.
+
+    >>> final_of("/data/.out.zarr.epochal-partial/X"), final_of("/data/out.h5")
+    ('/data/out.zarr', '/data/out.h5')
+    """
+    found = PARTIAL.match(path)
+    return path if found is None else found[1] + found[2]
+
+
 def told(path: str, error: OSError) -> TargetError:
     """What stood in the way of writing `path`, in words."""
+    path = final_of(path)
     why = FULL.get(error.errno or 0)
     if why:
         return TargetError(

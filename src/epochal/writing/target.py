@@ -17,6 +17,7 @@ from pathlib import Path
 from epochal.errors import TargetError, TargetExistsError
 from epochal.stores.manifest import sidecar_of
 from epochal.writing.disk import NOT_KNOWN, is_at, remove, sync, writing_to
+from epochal.writing.replaceable import check_replaceable
 
 __all__ = ["InPlace", "Lock", "Target", "is_partial", "partial_of"]
 
@@ -103,17 +104,20 @@ class Target:
     path
         The final name; a link is followed, so that what it points to is replaced.
     overwrite
-        Whether something may be there: it stays as it is until it is replaced in one step.
+        Whether something may be there: it stays as it is until it is replaced in one step. Of
+        folders only those that epochal or Zarr could have written are replaced.
 
     Raises
     ------
     TargetExistsError
-        Something is there, and `overwrite` is False.
+        Something is there, and `overwrite` is False; or a folder of other things.
     TargetError
-        No folder to write to, or another process writes to the same target.
+        No name, no folder to write to, or another process writes to the same target.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        if not os.fspath(path):
+            raise TargetError("'' is no name to write to: give a path")
         self.path = os.path.realpath(os.fspath(path))
         self.partial = partial_of(self.path)
         self._overwrite = overwrite
@@ -133,6 +137,7 @@ class Target:
             raise
 
     def _check_free(self) -> None:
+        check_replaceable(self.path)
         if not self._overwrite and os.path.lexists(self.path):
             raise TargetExistsError(
                 f"{self.path} is there already: give overwrite=True (--overwrite) to replace it, "
@@ -160,6 +165,7 @@ class Target:
         Its bytes have been brought to the disk by whoever wrote them (`Container.save`).
         """
         with writing_to(self.path):
+            check_replaceable(self.path)  # others may have put files there meanwhile
             if not stat.S_ISDIR(os.lstat(self.partial).st_mode):
                 self._keep_mode()
             # Checksums of what will be there no more; the new ones come after what they are of.

@@ -166,6 +166,8 @@ class _Columns:
                     bounds = pc.min_max(column).as_py()
                     values = [abs(v) for v in bounds.values() if v is not None]
                     most[name] = max([most.get(name, 0), *values])
+                elif pa.types.is_temporal(self._types[name]):
+                    most[name] = max(most.get(name, 0), _largest_lost(column))
         return lengths, {name: most.get(name, 0) for name in missing}
 
     def blocks(self, start: int = 0) -> Iterator[Block]:
@@ -221,7 +223,9 @@ def _check(path: str, name: str, kind: pa.DataType) -> None:
     t = pa.types
     while t.is_fixed_size_list(kind):
         kind = kind.value_type
-    if t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_temporal(kind):
+    if t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind):
+        return
+    if t.is_temporal(kind) and not t.is_interval(kind):  # months and days make no number
         return
     if _is_text(kind) or t.is_fixed_size_binary(kind):
         return
@@ -230,6 +234,21 @@ def _check(path: str, name: str, kind: pa.DataType) -> None:
     else:
         what = "which has no form as numbers; cast it (decimals to float64), or leave it out"
     raise MismatchError(f"{path}: column {name!r} is {kind}: {what} (sources=, --sources)")
+
+
+def _whole(column: pa.Array) -> pa.Array:
+    """Times as whole numbers of their unit."""
+    return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+
+
+def _largest_lost(column: pa.Array) -> int:
+    """Of times the largest that a float64 does not hold: many past `EXACT_FLOATS` are whole seconds
+    in nanoseconds, which it does. 0 where there is none.
+    """
+    times = np.asarray(_whole(column.drop_null()))
+    with np.errstate(invalid="ignore"):  # the largest of all, as floats, are no int64
+        lost = times[times.astype(np.float64).astype(times.dtype) != times]
+    return int(np.abs(lost).max(initial=0))
 
 
 def _source(
@@ -273,7 +292,9 @@ def _values(path: str, column: pa.Array, source: InputSource) -> Any:
         raw = b"".join(column.to_pylist())
         return np.frombuffer(raw, source.dtype).reshape(n, *source.row_shape)
     if pa.types.is_temporal(column.type):
-        column = column.cast(pa.int64() if source.dtype.itemsize == 8 else pa.int32())
+        column = _whole(column)
+    if column.null_count and source.dtype.kind != "f":
+        raise MismatchError(f"{path}: column {source.name!r} has missing values: fill them")
     rows = column.to_numpy(zero_copy_only=False)
     return np.asarray(rows, source.dtype).reshape(n, *source.row_shape)
 

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
-from epochal.errors import BudgetError, FormatError, MismatchError
+from epochal.errors import (
+    BudgetError,
+    EpochalError,
+    FileMissingError,
+    FormatError,
+    MismatchError,
+)
 from epochal.execute.pool import Pool
 from epochal.execute.probe import default_threads
 from epochal.sizes import show
@@ -23,7 +29,9 @@ from epochal.stores.sniff import natural
 
 __all__ = ["open_images"]
 
-DEEP = {"I;16", "I;16L", "I;16B", "I"}  # more than 8 bits: kept as 16
+DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I"}  # more than 8 bits: kept as 16
+DEEPEST = (1 << 16) - 1
+CUT = "leave it out, or give mode= (--mode) to have its values cut to 8 bits"
 PLAIN = {"L", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA"}
 
 
@@ -36,7 +44,12 @@ def open_images(
     mode: str | None = None,
 ) -> ImageFolder:
     """A folder of images, or of folders of them: then these are what `labels` name."""
-    return ImageFolder(os.fspath(src), sources, memory_bytes, size, mode)
+    path = os.fspath(src)
+    if not os.path.exists(path):
+        raise FileMissingError(f"{path}: there is no such folder")
+    if not os.path.isdir(path):
+        raise FormatError(f"{path} is a file: of images a folder is read: give the one it is in")
+    return ImageFolder(path, sources, memory_bytes, size, mode)
 
 
 class ImageFolder:
@@ -44,7 +57,8 @@ class ImageFolder:
     ``labels``, int64, where images lie in folders of their own: numbers of ``label_names``.
 
     Images come in natural order of folders and names. They are decoded on all threads, some at a
-    time. The first says what they are alike; `size` and `mode` make others fit.
+    time. The first says what they are alike; `size` and `mode` make others fit. Without `mode`, one
+    of which values would be lost is an error.
     """
 
     def __init__(
@@ -55,7 +69,7 @@ class ImageFolder:
         size: tuple[int, int] | None,
         mode: str | None,
     ) -> None:
-        self.name, self._size = path, size
+        self.name, self._size = path, _checked(size)
         if mode is not None and mode not in PLAIN:
             raise MismatchError(f"mode={mode!r} is not one of: {', '.join(sorted(PLAIN))}")
         folders = _folders(path)
@@ -74,14 +88,15 @@ class ImageFolder:
         if not self._files:
             raise FormatError(f"{path}: no images in it, nor in its folders")
         self.rows: int | None = len(self._files)
+        self._as_asked = mode is not None
         self._mode = mode or self._usual_mode(self._files[0])
-        self._shape, self._dtype = self._look(self._files[0])
-        n_bytes = int(np.prod(self._shape)) * self._dtype.itemsize
+        n_bytes = self._image_bytes(self._files[0])
         if 4 * n_bytes > memory_bytes:
             raise BudgetError(
                 f"memory={show(memory_bytes)} cannot hold some images of {show(n_bytes)}: give "
                 "more memory, or a smaller size="
             )
+        self._shape, self._dtype = self._look(self._files[0])
         self._step = max(1, min(64, BLOCK_BYTES // max(n_bytes, 1)))
         known = {"images": InputSource("images", self._shape, self._dtype)}
         if self._labels is not None:
@@ -94,7 +109,19 @@ class ImageFolder:
                 return str(image.mode)
             if image.mode in DEEP:
                 return "I;16"
+            if image.mode == "F":
+                raise FormatError(
+                    f"{file} is of mode 'F': its pixels are floats, of which 8 or 16 bits would be "
+                    f"left: {CUT}"
+                )
             return "RGB" if image.mode in ("P", "PA") else "L"
+
+    def _image_bytes(self, file: str) -> int:
+        """Of one image as it will be, without decoding any."""
+        with _opened(file) as image:
+            height, width = self._size or image.size[::-1]
+        each = 2 if self._mode == "I;16" else Image.getmodebands(self._mode)
+        return int(height) * int(width) * each
 
     def _look(self, file: str) -> tuple[tuple[int, ...], np.dtype]:
         rows = self._decode(file)
@@ -103,6 +130,8 @@ class ImageFolder:
     def _decode(self, file: str) -> NDArray[Any]:
         try:
             with _opened(file) as image:
+                if not self._as_asked:
+                    self._check_kept(file, image)
                 if self._mode == "I;16":
                     made = image if image.mode in DEEP else image.convert("I")
                 else:
@@ -111,11 +140,26 @@ class ImageFolder:
                     made = made.resize(self._size[::-1], Image.Resampling.BILINEAR)
                 pixels = np.asarray(made)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if isinstance(error, FormatError):
+            if isinstance(error, EpochalError):
                 raise
             raise FormatError(f"{file}: no image that can be read: {error}") from error
         rows = pixels.astype(np.uint16) if self._mode == "I;16" else pixels.astype(np.uint8)
         return rows[..., None] if rows.ndim == 2 else rows  # (height, width, channels)
+
+    def _check_kept(self, file: str, image: Any) -> None:
+        """Refuse an image whose values the mode of the first does not hold."""
+        if image.mode == "F" or (image.mode in DEEP and self._mode != "I;16"):
+            raise MismatchError(
+                f"{file} is of mode {image.mode!r}, {self._files[0]} made the mode of all "
+                f"{self._mode!r}, which does not hold its values: {CUT}"
+            )
+        if image.mode == "I":
+            least, most = image.getextrema()
+            if least < 0 or most > DEEPEST:
+                raise MismatchError(
+                    f"{file} is of mode 'I', with values from {least} to {most}; of all images "
+                    f"{self._mode!r} is kept, 0 to {DEEPEST}: {CUT}"
+                )
 
     def _row(self, file: str) -> NDArray[Any]:
         rows = self._decode(file)
@@ -148,6 +192,16 @@ class ImageFolder:
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def _checked(size: Any) -> tuple[int, int] | None:
+    """A height and a width, or None."""
+    if size is None:
+        return None
+    good = isinstance(size, tuple | list) and len(size) == 2
+    if not good or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
+        raise MismatchError(f"size={size!r}: give (height, width), two whole numbers from 1")
+    return int(size[0]), int(size[1])
 
 
 def _labelled(path: str, folders: list[str]) -> tuple[list[str], NDArray[np.int64], list[str]]:

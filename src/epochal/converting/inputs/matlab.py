@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -64,6 +64,7 @@ class MatInput:
                     raise SourceNameError(
                         f"{path}: {name!r} is a {there[name][1]}, not an array of numbers"
                     )
+        _check_axis(path, axis, there)
         self._axes = {name: _axis(path, name, shape, axis) for name, shape in plain.items()}
         counts = {name: shape[self._axes[name]] for name, shape in plain.items()}
         picked = list(sources) if sources is not None else _largest_group(plain, counts)
@@ -158,6 +159,15 @@ def _rows_of(block: NDArray[Any]) -> NDArray[Any]:
     """A block with its rows first; of one number each ``(n,)``."""
     rows = np.moveaxis(block, -1, 0)
     return rows.reshape(len(rows)) if prod(rows.shape[1:]) == 1 else rows
+
+
+def _check_axis(path: str, axis: Any, names: Collection[str]) -> None:
+    """Refuse what is no axis, and those of variables that are not there."""
+    for name, wanted in axis.items() if isinstance(axis, Mapping) else ((None, axis),):
+        if name is not None and name not in names:
+            raise SourceNameError(f"axis= of {name!r}: {path} has {', '.join(names) or 'nothing'}")
+        if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer):
+            raise MismatchError(f"axis={axis!r}: give a whole number, or one by variable's name")
 
 
 def _axis(path: str, name: str, shape: tuple[int, ...], axis: int | Mapping[str, int]) -> int:

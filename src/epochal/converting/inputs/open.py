@@ -23,6 +23,7 @@ FORMATS = {
     "images": "epochal.converting.inputs.images:open_images",
     "mat": "epochal.converting.inputs.matlab:open_mat",
 }
+TABLES = {"csv", "tsv", "parquet", "arrow"}
 NEEDS = {"pyarrow": "arrow", "PIL": "images", "scipy": "matlab"}
 
 
@@ -47,7 +48,7 @@ def open_input(
     format
         One of ``csv``, ``tsv``, ``parquet``, ``arrow``, ``images``, ``mat``; None looks.
     sources
-        Columns or variables, by name; all when None.
+        Columns or variables, by name, and what `stack` makes of them; all when None.
     stack
         Columns to join to one matrix, by the name that it gets; ``"*"`` is all other numbers.
     size, mode
@@ -64,12 +65,15 @@ def open_input(
     FormatError, MismatchError, BudgetError, SourceNameError
     """
     kind = format or _kind_of(src)
+    sources = [sources] if isinstance(sources, str) else sources
     if kind is None:
         if stack is not None or size is not None or mode is not None:
             raise MismatchError("stack=, size= and mode= are for tables and images")
         return None
     if kind not in FORMATS:
         raise MismatchError(f"format={kind!r} is not one of: {', '.join(FORMATS)}")
+    if isinstance(src, list | tuple) and kind != "parquet":
+        raise MismatchError(f"format={kind!r}: of several files only Parquet is read, one by one")
     module, _, function = FORMATS[kind].partition(":")
     options: dict[str, Any] = {"sources": sources, "memory_bytes": memory_bytes}
     if kind == "images":
@@ -80,9 +84,8 @@ def open_input(
         options["axis"] = axis
     if kind in ("csv", "tsv"):
         options |= {"delimiter": TEXT[f".{kind}"], "header": header}
-        options["sources"] = None if stack else sources
-    elif stack is not None and kind in ("parquet", "arrow"):
-        options["sources"] = None
+    if stack is not None and kind in TABLES:
+        options["sources"] = _columns(sources, stack)
     try:
         opener = getattr(import_module(module), function)
         given: Input = opener(src, **options)
@@ -96,13 +99,24 @@ def open_input(
         ) from error
     if stack is None:
         return given
-    if kind not in ("csv", "tsv", "parquet", "arrow"):
+    if kind not in TABLES:
         raise MismatchError(f"stack= joins columns of tables, not of {kind}")
     try:
-        return Stacked(given, stack)
+        return Stacked(given, stack, sources)
     except BaseException:
         given.close()
         raise
+
+
+def _columns(
+    sources: Sequence[str] | None, stack: Mapping[str, Sequence[str] | str]
+) -> list[str] | None:
+    """The columns that sources and matrices are made of; None for all."""
+    if sources is None or "*" in stack.values():
+        return None
+    joined = [[each] if isinstance(each, str) else list(each) for each in stack.values()]
+    alone = [name for name in sources if name not in stack]
+    return list(dict.fromkeys([*alone, *(column for each in joined for column in each)]))
 
 
 def _kind_of(src: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from epochal.casting import keeps
 from epochal.errors import MismatchError, SourceNameError
 
 __all__ = ["BLOCK_BYTES", "Block", "Input", "InputSource", "Stacked", "chosen"]
@@ -52,19 +54,29 @@ def chosen(name: str, there: Iterable[str], sources: Sequence[str] | None) -> li
     known = list(there)
     if sources is None:
         return known
-    for each in sources:
+    names = [sources] if isinstance(sources, str) else list(sources)
+    for each in names:
         if each not in known:
-            raise SourceNameError(f"no column {each!r} in {name}: there are {', '.join(known)}")
-    return list(sources)
+            near = difflib.get_close_matches(each, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise SourceNameError(f"no column {each!r} in {name}: {hint}")
+    return names
 
 
 class Stacked:
     """An input with some of its columns joined to matrices: ``{"X": ["a", "b"]}``, or ``"*"`` for
-    all numbers that are nowhere else.
+    all numbers that are nowhere else. Of `sources`, which name matrices and columns, those are
+    made; without any, all matrices and the columns that are in none.
     """
 
-    def __init__(self, given: Input, stack: Mapping[str, Sequence[str] | str]) -> None:
+    def __init__(
+        self,
+        given: Input,
+        stack: Mapping[str, Sequence[str] | str],
+        sources: Sequence[str] | None = None,
+    ) -> None:
         self._given = given
+        self._named = set() if sources is None else {*sources}
         self.name, self.rows = given.name, given.rows
         attrs = dict(given.attrs)
         self.attrs: Mapping[str, Any] = attrs
@@ -74,12 +86,13 @@ class Stacked:
         clash = [name for name in self._stack if name in rest]
         if clash:
             raise MismatchError(f"stack= makes {clash[0]!r}, which {self.name} has a column of")
-        self.sources: Mapping[str, InputSource] = {
-            **{name: self._joined(name, columns) for name, columns in self._stack.items()},
-            **rest,
-        }
+        joined = {name: self._joined(name, columns) for name, columns in self._stack.items()}
+        known = {**given.sources, **joined}
+        names = [*joined, *rest] if sources is None else chosen(self.name, known, sources)
+        self.sources: Mapping[str, InputSource] = {name: known[name] for name in names}
         for name, columns in self._stack.items():
-            attrs[f"{name}_columns"] = columns
+            if name in self.sources:
+                attrs[f"{name}_columns"] = columns
 
     def _columns(
         self, name: str, columns: Sequence[str] | str, stack: Mapping[str, Sequence[str] | str]
@@ -88,7 +101,7 @@ class Stacked:
         if columns != "*":
             wanted = [columns] if isinstance(columns, str) else list(columns)
             return chosen(self.name, known, wanted)
-        named = {c for each in stack.values() if each != "*" for c in each}
+        named = {c for each in stack.values() if each != "*" for c in each} | self._named
         found = [n for n, s in known.items() if n not in named and s.dtype.kind in NUMBERS]
         if not found:
             raise MismatchError(f"stack={{{name!r}: '*'}}: {self.name} has no columns of numbers")
@@ -113,9 +126,20 @@ class Stacked:
                     continue
                 rows = np.empty((len(block[columns[0]]), len(columns)), source.dtype)
                 for k, column in enumerate(columns):
+                    self._check_kept(name, column, block[column])
                     rows[:, k] = block[column]
                 made[name] = rows
             yield made
+
+    def _check_kept(self, name: str, column: str, rows: NDArray[Any]) -> None:
+        """Refuse whole numbers that joining to floats would round."""
+        dtype = self.sources[name].dtype
+        if not keeps(rows, dtype):
+            raise MismatchError(
+                f"{self.name}: stack= joins column {column!r} of {rows.dtype} to {name!r} of "
+                f"{dtype}, which does not hold its whole numbers exactly: leave it out of that, or "
+                "join it to whole numbers alone"
+            )
 
     def close(self) -> None:
         """See `Input`."""

@@ -14,11 +14,13 @@ import pyarrow.csv
 
 from epochal.converting.inputs.source import BLOCK_BYTES, Block, InputSource, chosen
 from epochal.errors import FormatError, MismatchError
+from epochal.sizes import show
 
 __all__ = ["open_csv"]
 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 EXACT_FLOATS = 1 << 53
+WHOLE = "^-?[0-9]{1,1000}$"
 
 
 @dataclass
@@ -30,6 +32,7 @@ class _Column:
     whole: bool = True
     number: bool = True
     truth: bool = True
+    least: int = 0
     most: int = 0
 
 
@@ -46,7 +49,8 @@ def open_csv(
 
 
 class CSVInput:
-    """Each column a source: int64, float64, bool, or UTF-8 text as ``S``.
+    """Each column a source: int64, uint64 where that is too small, float64, bool, or UTF-8 text as
+    ``S``.
 
     A missing value is NaN in a column of numbers (whole ones become float64, where that holds them
     exactly) and empty in one of text.
@@ -69,6 +73,11 @@ class CSVInput:
             raise FormatError(f"{path}: two columns are called {twice!r}")
         self.rows: int | None = rows
         picked = chosen(path, self._names, sources)
+        if "" in picked:
+            raise MismatchError(
+                f"{path}: column {self._names.index('') + 1} has no name in the first line, as an "
+                "index that pandas wrote: name it, or name the others with sources= (--sources)"
+            )
         self._dtypes = {name: _dtype(path, name, seen.get(name, _Column())) for name in picked}
         self.sources = {n: InputSource(n, (), dtype) for n, dtype in self._dtypes.items()}
 
@@ -90,6 +99,11 @@ class CSVInput:
             ) as reader:
                 yield from reader
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+            if "straddling" in str(error):  # of pyarrow's blocks, whose size nobody can give
+                raise FormatError(
+                    f"{self.name}: a line longer than the {show(BLOCK_BYTES)} that are read at "
+                    "once: shorten its texts, or close a quote that is left open"
+                ) from error
             raise FormatError(f"{self.name}: not a table in text: {error}") from error
 
     def _columns(self) -> list[str]:
@@ -131,12 +145,10 @@ def _see(seen: _Column, column: pa.Array) -> None:
     if not len(present):
         return
     if seen.whole:
-        try:
-            numbers = present.cast(pa.int64())
-            bounds = pc.min_max(numbers).as_py()
-            seen.most = max(seen.most, abs(bounds["min"]), abs(bounds["max"]))
-        except pa.ArrowInvalid:
-            seen.whole = False
+        bounds = _bounds(present)
+        seen.whole = bounds is not None
+        if bounds is not None:
+            seen.least, seen.most = min(seen.least, bounds[0]), max(seen.most, bounds[1])
     if seen.number and not seen.whole:
         try:
             present.cast(pa.float64())
@@ -146,20 +158,47 @@ def _see(seen: _Column, column: pa.Array) -> None:
         seen.truth = pc.all(pc.is_in(pc.utf8_lower(present), pa.array(["true", "false"]))).as_py()
 
 
+def _bounds(column: pa.Array) -> tuple[int, int] | None:
+    """The least and the largest of whole numbers of any size; None where some are none."""
+    try:
+        found = pc.min_max(column.cast(pa.int64())).as_py()
+        return found["min"], found["max"]
+    except pa.ArrowInvalid:
+        if not pc.all(pc.match_substring_regex(column, WHOLE)).as_py():
+            return None
+    values = [int(value) for value in column.to_pylist()]
+    return min(values), max(values)
+
+
 def _dtype(path: str, name: str, seen: _Column) -> np.dtype:
     if seen.longest == 0 or (seen.truth and not seen.missing):
         return np.dtype("S1") if seen.longest == 0 else np.dtype("?")
     if seen.truth or not seen.number:
         return np.dtype(f"S{seen.longest}")
-    if seen.whole and not seen.missing:
-        return np.dtype("i8")
-    if seen.whole and seen.most > EXACT_FLOATS:
+    if not seen.whole:
+        return np.dtype("f8")
+    if not seen.missing:
+        return _whole(path, name, seen)
+    most = max(-seen.least, seen.most)
+    if most > EXACT_FLOATS:
         raise MismatchError(
-            f"{path}: column {name!r} has missing values, and whole numbers up to {seen.most} "
+            f"{path}: column {name!r} has missing values, and whole numbers up to {most} "
             "that a float does not hold exactly: fill what is missing, or leave it out "
             "(sources=)"
         )
     return np.dtype("f8")
+
+
+def _whole(path: str, name: str, seen: _Column) -> np.dtype:
+    """Of whole numbers, none of which is missing."""
+    for dtype in (np.dtype("i8"), np.dtype("u8")):
+        bounds = np.iinfo(dtype)
+        if bounds.min <= seen.least and seen.most <= bounds.max:
+            return dtype
+    raise MismatchError(
+        f"{path}: column {name!r} has whole numbers from {seen.least} to {seen.most}, which "
+        "neither int64 nor uint64 holds: write them as floats (1e30), or leave it out (sources=)"
+    )
 
 
 def _values(column: pa.Array, dtype: np.dtype) -> np.ndarray[Any, np.dtype]:
@@ -167,7 +206,7 @@ def _values(column: pa.Array, dtype: np.dtype) -> np.ndarray[Any, np.dtype]:
         return np.array([value.encode() for value in column.to_pylist()], dtype)
     if dtype.kind == "b":
         return np.asarray(pc.equal(pc.utf8_lower(column), "true"))
-    if dtype.kind == "i":
-        return np.asarray(column.cast(pa.int64()))
+    if dtype.kind in "iu":
+        return np.asarray(column.cast(pa.int64() if dtype.kind == "i" else pa.uint64()))
     missing = pc.is_in(column, pa.array(MISSING))
     return np.asarray(pc.if_else(missing, "nan", column).cast(pa.float64()))
