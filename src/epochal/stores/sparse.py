@@ -173,9 +173,10 @@ def _sparse(store: Store, group: str) -> RaggedSource | str:
     if shape is None and f"{group}/shape" in store.sources:
         stored = _vector(store.sources[f"{group}/shape"])
         shape = _values(stored) if stored is not None and stored.layout.n_rows == 2 else None
-    if shape is None or len(np.atleast_1d(shape)) != 2:
+    try:
+        n_rows, n_columns = np.asarray(shape).astype(np.int64).tolist()
+    except (TypeError, ValueError, OverflowError):  # as of None
         return ""
-    n_rows, n_columns = (int(n) for n in shape)
     held = 8 * indptr.layout.n_rows
     if held > max(FREE_BYTES, TIMES_STORED * _stored_bytes((data, indices, indptr))):
         raise FormatError(
