@@ -175,6 +175,8 @@ def test_structured_and_raw(tmp_path):
         ("?", True),
         ("c8", 1 - 2j),
         ("<M8[s]", np.datetime64(99, "s")),
+        ("<M8[D]", None),
+        (">m8[ns]", None),
         ("S3", b"ab"),
         ("<U3", "xy"),
         ("u8", 2**64 - 1),

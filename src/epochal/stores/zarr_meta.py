@@ -180,6 +180,8 @@ def _tuples(part: Any) -> list[Any]:
 
 def _fill(value: Any, dtype: np.dtype) -> bytes:
     """The bytes of one item of the fill value."""
+    if value is None and dtype.kind in "mM":
+        return np.array("NaT", dtype).tobytes()
     if value is None or value == "" or (isinstance(value, int | float) and value == 0):
         return bytes(dtype.itemsize)
     try:
