@@ -24,6 +24,7 @@ from epochal.stores.store import Other, Store
 __all__ = [
     "FORMATS",
     "TREE_FORMATS",
+    "URL",
     "Format",
     "TreeFormat",
     "matching",
