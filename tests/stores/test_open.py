@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -75,6 +76,21 @@ def test_another_format_is_named(tmp_path, head, what):
     path.write_bytes(head + bytes(2000))
     with pytest.raises(FormatError, match=rf"data\.h5: not a file of any format .*{what}"):
         open_store(path)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("driver", ["family", "split"])
+def test_what_a_driver_cut_into_several(tmp_path, driver, libver):
+    name, first = {"family": ("a%d.h5", "a0.h5"), "split": ("a", "a-m.h5")}[driver]
+    how = {"memb_size": 1 << 16} if driver == "family" else {}
+    with h5py.File(tmp_path / name, "w", driver=driver, libver=libver, **how) as file:
+        file["X"] = np.arange(40_000)
+    told = f"HDF5's {driver} .*not read in parts"
+    with pytest.raises(FormatError, match=told):
+        open_store(tmp_path / first)
+    fsspec.filesystem("memory").pipe(f"/drivers/{first}", (tmp_path / first).read_bytes())
+    with pytest.raises(FormatError, match=told):
+        open_store(f"memory://drivers/{first}")
 
 
 def test_a_truncated_file(tmp_path, simple):
