@@ -72,9 +72,9 @@ class _Group:
     def read(self, buffer: Buffer) -> Buffer:
         """Read and decode the group into the head of `buffer`, and return that head."""
         layout, head = self.source.layout, buffer[: self.n_bytes]
-        self.source.read(
-            self.start, self.stop, head.view(layout.dtype).reshape(-1, *layout.row_shape)
-        )
+        n_rows = layout.bounds(self.stop - 1)[1] - layout.bounds(self.start)[0]
+        rows = head.view(layout.dtype).reshape(n_rows, *layout.row_shape)
+        self.source.read(self.start, self.stop, rows)
         return head
 
 
@@ -85,17 +85,17 @@ def raw_read(paths: Sequence[str | os.PathLike[str]], n_rows: int, threads: int)
         for path in paths
         for offset in range(0, Path(path).stat().st_size, READ_BYTES)
     ]
-    descriptors = {Path(path): os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths}
 
     def read(block: tuple[Path, int], buffer: Buffer) -> int:
         path, offset = block
-        return os.preadv(descriptors[path], [buffer.data], offset)
-
-    try:
-        seconds, n_bytes = _on_threads(blocks, read, READ_BYTES, threads)
-    finally:
-        for descriptor in descriptors.values():
+        # A folder may have more files than a process may have open.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.preadv(descriptor, [buffer.data], offset)
+        finally:
             os.close(descriptor)
+
+    seconds, n_bytes = _on_threads(blocks, read, READ_BYTES, threads)
     return Limit(seconds, n_bytes, n_rows)
 
 

@@ -38,7 +38,7 @@ def open_dataset(
     load_all: bool = False,
     mode: str = "r",
     backend: str = "auto",
-    allow: Sequence[str] = (),
+    allow: str | Sequence[str] = (),
     untrusted: bool = False,
 ) -> Dataset:
     """Open a file as it lies; nothing is read but its index, and nothing is ever written to it.
@@ -80,8 +80,12 @@ def open_dataset(
         raise MismatchError(
             f"load_all=True loads what is there for reading; mode={mode!r}: one of both"
         )
+    if sources is not None:
+        sources = [sources] if isinstance(sources, str) else list(sources)
+        if not sources:
+            raise MismatchError("sources=[] names none; None takes those that go together")
     recover_all(target)
-    store = _store(target, mode, backend=backend, allow=tuple(allow), untrusted=untrusted)
+    store = _store(target, mode, backend=backend, allow=allow, untrusted=untrusted)
     try:
         known, rows = take_split(store, split)
         chosen = choose_sources(store, known, sources, aliases or {})

@@ -1,3 +1,7 @@
+import h5py
+import numpy as np
+import pytest
+
 import epochal
 
 
@@ -46,3 +50,14 @@ def test_json_has_the_facts_of_the_layout(run_json, digits):
 
 def test_untrusted_finds_the_same(run_json, digits):
     assert run_json("info", digits, "--untrusted") == run_json("info", digits)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_the_output_cannot_show(process, tmp_path, encoding):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["\xe9"] = np.arange(3)
+        file[b"\xff"] = np.arange(3)
+    done = process("info", "a.h5", PYTHONIOENCODING=f"{encoding}:strict", PYTHONUTF8="0")
+    assert (done.status, done.error) == (0, "")
+    assert ("\\xe9" if encoding == "ascii" else "\xe9") in done.out
+    assert "\\udcff" in done.out

@@ -306,3 +306,41 @@ def test_a_first_epoch_of_short_rows_asks_for_the_memory_of_later_ones():
         for _ in batches:
             assert batches.stats.peak_bytes <= case.budget_bytes
     batches.close()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("columns", [("values",), ("data", "indices")])
+@pytest.mark.parametrize("lengths", [[], [0, 3]])
+def test_no_rows_are_no_batches(strategy, columns, lengths):
+    """Of a source that has none, and of a view that holds none."""
+    lengths = np.array(lengths, np.int64)
+    empty = np.zeros(int(lengths.sum()), "i4")
+    selection = np.empty(0, np.int64) if len(lengths) else None
+    names = [name for name in schemes.NAMES if name not in ("even_sequences", *RANDOM)]
+    for name in MONOTONE if strategy == "stream" else names:
+        case = Case(
+            strategy,
+            lengths,
+            dict.fromkeys(columns, empty),
+            dict.fromkeys(columns, 7),
+            None,
+            name,
+            {"batch_size": 2, "seed": None if name in MONOTONE else 0},
+            threads=2,
+            slack=1.0,
+            selection=selection,
+            long_bytes=1,
+        )
+        batches = case.batches()
+        assert [list(batches) for _ in range(EPOCHS)] == [[], []]
+        batches.close()
+
+
+@pytest.mark.parametrize("scheme", [name for name in schemes.NAMES if name not in RANDOM])
+def test_a_file_without_rows(tmp_path, scheme):
+    with h5py.File(tmp_path / "none.h5", "w") as file:
+        file.create_dataset("X", (0,), h5py.vlen_dtype("i4"), maxshape=(None,), chunks=(5,))
+    order = {"seed": None if scheme in MONOTONE else 0}
+    with epochal.open(tmp_path / "none.h5", sources=["X"]) as ds:
+        assert "held" in str(ds.explain(scheme, 2, **order))
+        assert list(ds.batches(scheme, 2, **order)) == []

@@ -143,6 +143,23 @@ def test_a_name_of_an_attribute_that_is_no_text(tmp_path):
     assert open_store(path).groups == {"": {"plain": 3}}
 
 
+def test_text_of_varying_length_that_nobody_asks_for_is_not_read(tmp_path):
+    """libhdf5 hangs at a heap like this one."""
+    path = tmp_path / "heap.h5"
+    with h5py.File(path, "w") as file:
+        file["g/x"] = np.arange(3)
+        file["g"].attrs.update({"note": "abc", "notes": ["d", "e"], "plain": np.bytes_(b"f")})
+        file["g"].attrs["small"] = np.array([1, 2])
+        file.attrs["split"] = "ghi"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"GCOL") + 16
+    data[at : at + 80] = bytes(80)
+    path.write_bytes(data)
+    code = f"from epochal.stores import open_store; print(open_store({str(path)!r}).groups)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "{'g': {'plain': 'f', 'small': [1, 2]}}\n", done.stderr
+
+
 def test_splits_that_only_look_like_those_of_fuel(tmp_path):
     path = tmp_path / "split.h5"
     fields = ("split", "source", "start", "stop", "indices", "available", "comment")

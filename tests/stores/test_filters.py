@@ -3,12 +3,13 @@
 import struct
 from types import SimpleNamespace
 
+import hdf5plugin
 import imagecodecs
 import numpy as np
 import pytest
 
 from epochal.stores.codecs import CODECS, Undecodable
-from epochal.stores.filters import Filter, Pipeline, describe, why_not
+from epochal.stores.filters import NAMES, Filter, Pipeline, describe, why_not
 
 CHUNK = np.arange(96, dtype="u1")
 
@@ -34,6 +35,14 @@ def decode(pipeline, stored, mask=0):
 )
 def test_description(filters, text):
     assert describe(filters) == text
+
+
+def test_names_are_those_of_hdf5plugin():
+    named = {n[:-3].lower(): getattr(hdf5plugin, n) for n in dir(hdf5plugin) if n.endswith("_ID")}
+    assert len(named) >= 11
+    named["bitshuffle"] = named.pop("bshuf")
+    assert {NAMES[number]: number for number in named.values()} == named
+    assert NAMES[32025] == "delta-rice"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
+import zarr
 from hdf5_files import read_all
 
-from epochal.errors import FileMissingError, FormatError, UnsafeError
+import epochal
+from epochal.errors import FileMissingError, FormatError, MismatchError, UnsafeError
 from epochal.stores import open_store
+from epochal.stores.folder import LocalTree
 
 
 @pytest.fixture
@@ -74,6 +78,21 @@ def test_another_format_is_named(tmp_path, head, what):
         open_store(path)
 
 
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("driver", ["family", "split"])
+def test_what_a_driver_cut_into_several(tmp_path, driver, libver):
+    name, first = {"family": ("a%d.h5", "a0.h5"), "split": ("a", "a-m.h5")}[driver]
+    how = {"memb_size": 1 << 16} if driver == "family" else {}
+    with h5py.File(tmp_path / name, "w", driver=driver, libver=libver, **how) as file:
+        file["X"] = np.arange(40_000)
+    told = f"HDF5's {driver} .*not read in parts"
+    with pytest.raises(FormatError, match=told):
+        open_store(tmp_path / first)
+    fsspec.filesystem("memory").pipe(f"/drivers/{first}", (tmp_path / first).read_bytes())
+    with pytest.raises(FormatError, match=told):
+        open_store(f"memory://drivers/{first}")
+
+
 def test_a_truncated_file(tmp_path, simple):
     path = tmp_path / "cut.h5"
     path.write_bytes(simple.read_bytes()[:-100])
@@ -107,6 +126,18 @@ def test_the_name_does_not_matter(tmp_path, simple):
 def test_a_backend_that_is_not_there(simple):
     with pytest.raises(FormatError, match="backend='tiff' is not one of: auto, hdf5, "):
         open_store(simple, backend="tiff")
+
+
+def test_a_backend_of_other_files(tmp_path, simple):
+    with pytest.raises(FormatError, match="backend='zarr' reads folders; found hdf5"):
+        open_store(simple, backend="zarr")
+    zarr.create_array(tmp_path / "a.zarr", data=np.arange(3))
+    with pytest.raises(FormatError, match="backend='hdf5' was asked for; found zarr"):
+        open_store(tmp_path / "a.zarr", backend="hdf5")
+    assert list(open_store(tmp_path / "a.zarr", backend="zarr").sources) == ["a"]
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as inside:
+        zarr.create_array(inside, data=np.arange(3))
+    assert list(open_store(tmp_path / "a.zip", backend="zarr").sources) == ["a"]
 
 
 def test_h5py_as_backend_reads_the_same(simple):
@@ -219,6 +250,43 @@ def test_nothing_else_can_be_allowed(simple):
         UnsafeError, match="allow='pickle' is nothing that can be allowed: virtual, library"
     ):
         open_store(simple, allow=("pickle",))
+    np.save(simple.parent / "a.npy", np.arange(3))
+    with pytest.raises(UnsafeError, match="allow='zz' is nothing that can be allowed"):
+        open_store(simple.parent / "a.npy", allow=("zz",))
+
+
+def test_one_that_is_allowed_may_be_text(tmp_path):
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["X"] = np.arange(10)
+        virtual = h5py.VirtualLayout((10,), "i8")
+        virtual[:] = h5py.VirtualSource(".", "X", (10,))
+        file.create_virtual_dataset("V", virtual)
+    assert (
+        epochal.open(tmp_path / "v.h5", sources="V", allow="virtual")["V"][:] == np.arange(10)
+    ).all()
+
+
+@pytest.mark.parametrize("target", [None, 3, b"simple.h5", [None], {"a": 1}.values()])
+def test_what_is_no_path(target):
+    with pytest.raises(FormatError, match="is no path, URL or pattern as text, nor a list of them"):
+        epochal.open(target)
+
+
+def test_a_path_with_a_zero_byte():
+    with pytest.raises(FileMissingError, match=r"'a\\x00b': no file has a name with a zero byte"):
+        epochal.open("a\0b")
+
+
+def test_no_sources_are_not_a_dataset(simple):
+    with pytest.raises(MismatchError, match=r"sources=\[\] names none"):
+        epochal.open(simple, sources=[])
+    assert list(epochal.open(simple, sources=iter(["X"])).sources) == ["X"]
+
+
+def test_the_root_of_all_folders():
+    assert list(LocalTree("/").sizes("tmp/none")) == []
+    with pytest.raises(FileMissingError, match="there is no such file"):
+        LocalTree("/").file(".zarray")
 
 
 def test_an_unknown_filter_names_what_to_install(tmp_path):

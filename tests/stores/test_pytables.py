@@ -28,6 +28,8 @@ class Row(tables.IsDescription):
     seconds = tables.Time32Col()
     colour = tables.EnumCol(["red", "green"], "red", "uint8")
     pair = tables.Float32Col(shape=(2,))
+    turn = tables.ComplexCol(16)
+    turns = tables.ComplexCol(8, shape=(2,))
     class nested(tables.IsDescription):
         x = tables.Float64Col()
 
@@ -47,6 +49,7 @@ for lib in ("zlib", "bzip2", "blosc:lz4", "blosc:zstd", "blosc2", "lzo", None):
                 row["number"], row["flag"], row["text"] = k, k % 2, str(k)
                 row["time"], row["seconds"], row["colour"] = k + 0.25, k, k % 2
                 row["pair"], row["nested/x"] = [k, k + 1], k / 2
+                row["turn"], row["turns"] = k - 2j, [k, 1j * k]
                 row.append()
             table.flush()
             rows = np.arange(N * 4, dtype="f4").reshape(N, 4)
@@ -93,6 +96,10 @@ def test_every_kind_by_every_library(folder):
         assert (table["time"] == k + 0.25).all()
         assert (table["seconds"] == k).all()
         assert (table["pair"] == np.stack([k, k + 1], 1)).all()
+        assert table["turn"].dtype == "c16"
+        assert table["turns"].dtype == "c8"
+        assert (table["turn"] == k - 2j).all()
+        assert (table["turns"] == np.stack([k, 1j * k], 1)).all()
         assert (table["nested"]["x"] == k / 2).all()
         ragged = epochal.open(path, sources="vlarray")["vlarray"][...]
         assert (np.diff(ragged.offsets) == k % 7).all()

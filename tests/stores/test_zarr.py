@@ -1,11 +1,13 @@
 """Zarr of both versions: what is read is what zarr reads."""
 
+import itertools
 import json
 import multiprocessing
 import pickle
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 
 import numcodecs
 import numpy as np
@@ -173,6 +175,8 @@ def test_structured_and_raw(tmp_path):
         ("?", True),
         ("c8", 1 - 2j),
         ("<M8[s]", np.datetime64(99, "s")),
+        ("<M8[D]", None),
+        (">m8[ns]", None),
         ("S3", b"ab"),
         ("<U3", "xy"),
         ("u8", 2**64 - 1),
@@ -400,3 +404,82 @@ def test_eight_readers_and_other_processes(tmp_path, sharded):
 def test_crc32c_without_a_library(n_bytes):
     data = RNG.integers(0, 256, n_bytes, dtype=np.uint8)
     assert checksums._by_numpy(data) == checksums.crc32c(data)
+
+
+REPLACED = (None, 3, "x", [], {}, [1])
+
+
+def places(value, at=()):
+    """Where in some JSON there is a value."""
+    if at:
+        yield at
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from places(value[key], (*at, key))
+
+
+def store_of_both(path, zarr_format, consolidated):
+    """Arrays ``good`` and ``bad``, and where the metadata of the second lie."""
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    array = np.arange(12, dtype="i4").reshape(6, 2)
+    group.create_array("good", data=array, chunks=(2, 2))
+    how = {"shards": (4, 2)} if zarr_format == 3 else {"filters": [numcodecs.Delta("i4")]}
+    group.create_array("bad", data=array, chunks=(2, 2), **how)
+    group["bad"].attrs["dimension_names"] = ["a", "b"]
+    if consolidated:
+        zarr.consolidate_metadata(path)
+    return (
+        path
+        / {
+            (2, False): "bad/.zarray",
+            (2, True): ".zmetadata",
+            (3, False): "bad/zarr.json",
+            (3, True): "zarr.json",
+        }[zarr_format, consolidated]
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("consolidated", [False, True])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_one_field_of_the_metadata_is_another(tmp_path, zarr_format, consolidated):
+    """Whatever it is: an error of ours, or the array is not a source, and the other one is."""
+    file = store_of_both(tmp_path / "a", zarr_format, consolidated)
+    sound = json.loads(file.read_text())
+    good = np.arange(12).reshape(6, 2)
+    for place, value in itertools.product(places(sound), REPLACED):
+        damaged = json.loads(json.dumps(sound))
+        inside = damaged
+        for key in place[:-1]:
+            inside = inside[key]
+        inside[place[-1]] = value
+        file.write_text(json.dumps(damaged))
+        shut = consolidated and not {"bad", "bad/.zarray"} & set(place)
+        with suppress(FormatError) if shut else nullcontext():
+            store = open_store(tmp_path / "a")
+            told = (place, value, {other.name: other.why for other in store.others})
+            assert shut or (read_all(store.sources["good"]) == good).all(), told
+            assert shut or "bad" in (*store.sources, *told[-1]), told
+            with suppress(epochal.EpochalError):
+                bad = epochal.open(tmp_path / "a", sources="bad")
+                read_all(bad["bad"].source)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_metadata_that_are_no_json(tmp_path, zarr_format):
+    file = store_of_both(tmp_path / "a", zarr_format, consolidated=False)
+    file.write_text(file.read_text()[:-9])
+    store = open_store(tmp_path / "a")
+    assert list(store.sources) == ["good"]
+    [bad] = store.others
+    assert (bad.name, bad.why.partition(":")[0]) == ("bad", "its metadata are no JSON")
+
+
+@pytest.mark.parametrize("shape", [None, 3, "x", [3], [None, 4], ["a", "b"], {}, [[3], 4]])
+def test_the_shape_of_a_sparse_matrix_is_none(tmp_path, shape):
+    group = zarr.open_group(tmp_path / "a", mode="w").create_group("X")
+    group.attrs.update({"encoding-type": "csr_matrix", "shape": shape})
+    for name, array in (("data", [5.0]), ("indptr", [0, 1]), ("indices", [0])):
+        group.create_array(name, data=np.array(array))
+    assert sorted(open_store(tmp_path / "a").sources) == ["X/data", "X/indices", "X/indptr"]

@@ -16,6 +16,7 @@ from epochal.cli.measure import Epoch, median, run_epochs
 from epochal.cli.output import bar, print_json, print_table, rate, say
 from epochal.dataset import Dataset
 from epochal.stores.ragged import columns_of
+from epochal.stores.sniff import URL, matching
 from epochal.stores.source import Source
 
 __all__ = ["command", "measure"]
@@ -146,22 +147,38 @@ def _bounds(
     stored: Sequence[Source], n_rows: int, file: str, threads: int, scratch: str | None
 ) -> Bounds:
     n_bytes = sum(source.layout.decoded_bytes for source in stored)
+    files = _files(file)
+    raw: Bounds = {RAW: lambda: limits.raw_read(files, n_rows, threads)} if files else {}
     return {
-        RAW: lambda: limits.raw_read([file], n_rows, threads),
+        **raw,
         DECODE: lambda: replace(limits.decode_all(stored, threads), n_rows=n_rows),
         TWO_PASS: lambda: replace(limits.two_pass(stored, threads, scratch), n_rows=n_rows),
         COPY: lambda: limits.memory_copy(n_bytes, n_rows, threads),
     }
 
 
+def _files(target: str) -> list[str]:
+    """All files that a file, a folder or a pattern is; none of a URL."""
+    if URL.match(target):
+        return []
+    paths = [target] if os.path.lexists(target) else matching(target)
+    found = []
+    for path in paths:
+        if os.path.isdir(path):
+            walked = os.walk(path)
+            found += [os.path.join(folder, name) for folder, _, names in walked for name in names]
+        else:
+            found.append(path)
+    return found
+
+
 def _line_facts(line: Line, lines: dict[str, Line]) -> dict[str, Any]:
+    bound = lines[line.against].rows_per_second if line.against else 0.0
     return {
         "what": line.what,
         "rows_per_second": line.rows_per_second,
         "against": line.against,
-        "ratio": line.rows_per_second / lines[line.against].rows_per_second
-        if line.against
-        else None,
+        "ratio": line.rows_per_second / bound if bound else None,  # of no rows there is none
         "peak_bytes": line.peak_bytes,
     }
 

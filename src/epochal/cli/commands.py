@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -79,6 +80,8 @@ def app() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names from a file may be any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app.main(args=arguments, prog_name="epochal")
     except KeyboardInterrupt:

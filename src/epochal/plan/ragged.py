@@ -80,10 +80,12 @@ def most_items(order: Order, layout: RaggedLayout, ends: Numbers, batch_rows: in
     ones, and all but surely within six standard deviations of their mean.
     """
     lengths = layout.lengths[view_rows(order)]
+    if not len(lengths):
+        return 0
     m = min(batch_rows, len(lengths))
     together = np.concatenate([[0], np.cumsum(lengths)])
     most = max(batch_items(ends, batch_rows), batch_items(together, m))
-    if order.monotone or not m:
+    if order.monotone:
         return most
     longest = int(np.partition(lengths, len(lengths) - m)[-m:].sum())
     if order.scheme.name == "random_uniform":  # which may draw the longest row again and again

@@ -21,6 +21,8 @@ Bytes = NDArray[np.uint8]
 BLOSC1_HEADER = 16
 BLOSC2_HEADER = 32
 FRAME_HEADER = 87
+TRAILER = 25  # the least that one has
+ZEROS = 0x81  # the highest byte of the offset of a chunk that is not stored
 MEMCPYED = 0x2
 MAX_NDIM = 8  # of a Blosc 2 array
 
@@ -125,7 +127,7 @@ def open_blosc2(source: Bytes) -> Blosc2Frame:
     _require(len(source) >= FRAME_HEADER, f"{len(source)} bytes are too few for a Blosc 2 frame")
     raw = source[:FRAME_HEADER].tobytes()
     _require(raw[2:10] == b"b2frame\0", "not a Blosc 2 frame")
-    header = struct.unpack_from(">i", raw, 11)[0]
+    header, frame = struct.unpack_from(">ixQ", raw, 11)
     nbytes, cbytes = struct.unpack_from(">q", raw, 30)[0], struct.unpack_from(">q", raw, 39)[0]
     itemsize, chunk_bytes = (
         struct.unpack_from(">i", raw, 48)[0],
@@ -141,9 +143,13 @@ def open_blosc2(source: Bytes) -> Blosc2Frame:
     )
     _require(itemsize > 0, "Blosc 2 items of no bytes")
     shape, blocks = _array_shapes(source[:header].tobytes(), nbytes, itemsize)
+    _require(frame <= len(source), f"{len(source)} bytes where a Blosc 2 frame has {frame}")
+    offset = _offset(source[header + cbytes : frame])
     chunk = _chunk(source[header : header + cbytes], nbytes) if cbytes else None
-    if chunk is None:
-        _require(_is_zeros(source[header:]), "a Blosc 2 chunk of special values that are not zeros")
+    if chunk is not None:
+        _require(offset == bytes(8), "a Blosc 2 frame whose index points beside its chunk")
+    else:
+        _require(offset[7] == ZEROS, "a Blosc 2 chunk of special values that are not zeros")
     return Blosc2Frame(chunk, nbytes, itemsize, shape, blocks)
 
 
@@ -171,10 +177,21 @@ def _chunk(chunk: Bytes, nbytes: int) -> Bytes:
     return chunk[:cbytes]
 
 
-def _is_zeros(index: Bytes) -> bool:
-    """Whether the frame's index, one repeated offset, says that its chunk is all zeros."""
-    _require(len(index) >= BLOSC2_HEADER + 8, "a Blosc 2 frame without an index")
-    return int(index[BLOSC2_HEADER + 7]) == 0x81
+def _offset(rest: Bytes) -> bytes:
+    """Where the frame's index, a chunk of one number, says that its chunk begins; the frame ends
+    with that index and a trailer, which notes its own length.
+    """
+    _require(len(rest) >= BLOSC2_HEADER + 8 + TRAILER, "a Blosc 2 frame without an index")
+    raw = rest[: BLOSC2_HEADER + 8].tobytes()
+    version, _, flags, _, size, _, cbytes = struct.unpack_from("<BBBBiii", raw)
+    whole = 1 <= version <= 5 and size == 8 and BLOSC2_HEADER <= cbytes <= len(rest) - TRAILER
+    _require(whole, "a Blosc 2 frame with a damaged index")
+    mark, trailer = struct.unpack(">BI", rest[-23:-18].tobytes())
+    _require((mark, trailer) == (0xCE, len(rest) - cbytes), "a Blosc 2 frame with a damaged end")
+    if (raw[31] >> 4) & 0x7 == 1:  # a chunk of zeros
+        return bytes(8)
+    _require(bool(flags & MEMCPYED), "a Blosc 2 frame whose index is not stored plainly")
+    return raw[BLOSC2_HEADER:]
 
 
 def _array_shapes(

@@ -26,6 +26,7 @@ CHECKSUM_BYTES = 4
 BLOSC2_FILTER, BLOSC2_CODEC = 5, 6  # positions in its client data
 BLOSC2_KNOWN_FILTERS, BLOSC2_KNOWN_CODECS = range(6), range(6)
 
+# https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 NAMES = {
     1: "gzip",
     2: "shuffle",
@@ -41,15 +42,18 @@ NAMES = {
     32008: "bitshuffle",
     32013: "zfp",
     32015: "zstd",
-    32016: "fcidecomp",
+    32016: "b3d",
     32017: "sz",
     32018: "fcidecomp",
     32019: "jpeg",
-    32022: "granular bitround",
-    32023: "sz3",
-    32024: "delta-rice",
+    32020: "vbz",
+    32022: "bitgroom",
+    32023: "granular bitround",
+    32024: "sz3",
+    32025: "delta-rice",
     32026: "blosc2",
     32028: "sperr",
+    32033: "htj2k",
 }
 BLOSC_CODECS = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
 BLOSC2_CODECS = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")

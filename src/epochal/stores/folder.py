@@ -56,6 +56,6 @@ class LocalTree:
     def _path(self, key: str) -> str:
         path = os.path.realpath(os.path.join(self.path, key))
         root = os.path.realpath(self.path)
-        if path != root and not path.startswith(root + os.sep):
+        if path != root and not path.startswith(os.path.join(root, "")):
             raise FormatError(f"{self.name}: {key!r} lies outside of it: not followed")
         return path

@@ -28,13 +28,18 @@ FIRST_PARTS = [name.encode() for name in names_of_parts(0)]  # one of them is le
 MAX_GROUPS = 10_000
 NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 AXES = (b"DIMENSION_LABELS", b"DIMENSION_LIST")
+NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM, h5py.h5t.BITFIELD)
+# Text of varying length lies in a heap, at which libhdf5 may hang where it is damaged: of it only
+# what says what the sources are, and PyTables' title.
+TEXTS = ("encoding-type", "h5sparse_format", "TITLE")
 FUEL_FIELDS = ("split", "source", "start", "stop", "indices", "available")
 
 
 def attributes_of_groups(file: Any, sources: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Attributes of the root and of the groups that hold `sources`, by the group's path.
 
-    Numbers, text and small arrays of numbers; whatever else an attribute is, it is left out. The
+    Numbers, text and small arrays of numbers; whatever else an attribute is, it is not read, nor is
+    text of varying length that nothing here asks for. The
     ``split`` of Fuel's files is ``{split: {source: (start, stop, path of the row numbers)}}``, the
     path empty where the rows are those from `start` to `stop`.
     """
@@ -108,7 +113,7 @@ def _plain(group: Any) -> dict[str, Any]:
             continue
         try:
             attribute = h5py.h5a.open(group.id, name.encode("utf-8", "surrogateescape"))
-            if attribute.get_storage_size() > MAX_BYTES:
+            if attribute.get_storage_size() > MAX_BYTES or not _is_plain(attribute, name):
                 continue
             value = _value(group.attrs[name])
         except BROKEN:
@@ -116,6 +121,16 @@ def _plain(group: Any) -> dict[str, Any]:
         if value is not None and not (isinstance(value, str) and len(value) > MAX_BYTES):
             values[name] = value
     return values
+
+
+def _is_plain(attribute: Any, name: str) -> bool:
+    """Whether its value may be a plain one, and is read without a heap or by a known name."""
+    stored = attribute.get_type()
+    if stored.get_class() == h5py.h5t.STRING:
+        return name in TEXTS or not stored.is_variable_str()
+    if stored.get_class() == h5py.h5t.ARRAY:
+        stored = stored.get_super()
+    return stored.get_class() in NUMBERS
 
 
 def _value(value: Any) -> Any:
@@ -134,7 +149,11 @@ def _value(value: Any) -> Any:
 def _fuel_splits(file: Any) -> dict[str, dict[str, Any]]:
     """The parts that are available, by Fuel's H5PYDataset; empty where the file is none."""
     try:
-        records = file.attrs.get("split")
+        if not h5py.h5a.exists(file.id, b"split"):
+            return {}
+        if h5py.h5a.open(file.id, b"split").get_type().get_class() != h5py.h5t.COMPOUND:
+            return {}
+        records = file.attrs["split"]
     except BROKEN:
         return {}
     names = getattr(getattr(records, "dtype", None), "names", None) or ()

@@ -28,6 +28,19 @@ BROKEN = (
     MemoryError,
 )
 
+# What writers note of how a file was cut into several, beside its superblock.
+HEAD_BYTES = 1024
+DRIVERS = {
+    b"NCSAfami": (
+        "a part of what HDF5's family driver put in several files, which is not read in parts. "
+        "Make it one file: h5repart -family_to_sec2 NAME%d.h5 WHOLE.h5"
+    ),
+    b"NCSAmult": (
+        "the metadata of what HDF5's split or multi driver put in several files, which is not read "
+        'in parts. Make it one file, by way of h5py.File(NAME, driver="split")'
+    ),
+}
+
 
 def check_unchanged(file: File) -> None:
     """Raise `ChangedError` where a file is not what it was: a local one by what is at its path now,
@@ -64,8 +77,10 @@ def open_far(far: SeekableFile, name: str) -> Any:
         return h5py.File(far, "r")
     except BROKEN as error:
         far.check()
+        far.seek(0)
         text = " ".join(str(error).split())
-        raise FormatError(f"{name}: {_meaning(text)} (libhdf5: {text})") from error
+        why = _meaning(text, far.read(HEAD_BYTES))
+        raise FormatError(f"{name}: {why} (libhdf5: {text})") from error
 
 
 def open_quietly(path: str) -> Any:
@@ -81,7 +96,8 @@ def open_quietly(path: str) -> Any:
         file = _open(path)
     except BROKEN as error:
         text = " ".join(str(error).split())
-        raise FormatError(f"{path}: {_meaning(text)} (libhdf5: {text})") from error
+        why = _meaning(text, _head(path))
+        raise FormatError(f"{path}: {why} (libhdf5: {text})") from error
     if file.id.get_intent() != h5py.h5f.ACC_RDONLY:
         file.close()
         raise FormatError(
@@ -102,7 +118,18 @@ def _open(path: str) -> Any:
         return h5py.File(path, "r")
 
 
-def _meaning(text: str) -> str:
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _meaning(text: str, head: bytes) -> str:
+    for mark, why in DRIVERS.items():
+        if mark in head:
+            return why
     if "truncated" in text:
         return "the file is truncated: its writer or its download was stopped. Get it again"
     if "h5clear" in text or "already open" in text:

@@ -47,9 +47,8 @@ from epochal.stores.hdf5_virtual import check_beside, virtual_facts
 from epochal.stores.hdf5_walk import address_of, walk
 from epochal.stores.store import KEPT_SUM, TRANSFORMS, Other, kept_besides
 
-__all__ = ["ALLOWED", "index_file"]
+__all__ = ["index_file"]
 
-ALLOWED = ("virtual", "library")
 
 MAX_OBJECTS = 1_000_000
 MAX_CHUNK_BYTES = 1 << 31
@@ -84,15 +83,9 @@ def index_file(
     ------
     FormatError
         libhdf5 cannot open it.
-    UnsafeError
-        `allow` names something that cannot be allowed.
     ChangedError
         It was written to meanwhile.
     """
-    if unknown := sorted(set(allow) - set(ALLOWED)):
-        raise UnsafeError(
-            f"allow={unknown[0]!r} is nothing that can be allowed: {', '.join(ALLOWED)}"
-        )
     rules = _Rules("virtual" in allow, "library" in allow or not untrusted, raw)
     check_unchanged(file)
     with opened(file) as root:

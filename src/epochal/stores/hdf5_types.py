@@ -51,18 +51,18 @@ def _with_times(stored: Any) -> np.dtype | None:
     """The type of items with HDF5's times in them, which h5py does not know: those of PyTables,
     which reads them as int32 and float64. None for other types that NumPy does not have.
     """
-    kind = stored.get_class()
+    try:
+        plain: np.dtype = stored.dtype  # complex numbers are compounds too
+        return plain
+    except (TypeError, ValueError):
+        kind = stored.get_class()
     if kind == h5py.h5t.TIME:
         return next((dtype for time, dtype in TIMES if stored.equal(time)), None)
     if kind == h5py.h5t.ARRAY:
         base = _with_times(stored.get_super())
         return None if base is None else np.dtype((base, stored.get_array_dims()))
     if kind != h5py.h5t.COMPOUND:
-        try:
-            plain: np.dtype = stored.dtype
-        except (TypeError, ValueError):
-            return None
-        return plain
+        return None
     names, formats, offsets = [], [], []
     for i in range(stored.get_nmembers()):
         member = _with_times(stored.get_member_type(i))

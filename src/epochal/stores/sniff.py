@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, cast
 from urllib.parse import unquote
 
-from epochal.errors import EpochalError, FileMissingError, FormatError
+from epochal.errors import EpochalError, FileMissingError, FormatError, UnsafeError
 from epochal.stores.decoded import with_decoded_sums
 from epochal.stores.descriptor import Descriptor, Stamp, open_for_reading
 from epochal.stores.file import File, Tree
@@ -24,6 +24,7 @@ from epochal.stores.store import Other, Store
 __all__ = [
     "FORMATS",
     "TREE_FORMATS",
+    "URL",
     "Format",
     "TreeFormat",
     "matching",
@@ -32,6 +33,7 @@ __all__ = [
     "register",
 ]
 
+ALLOWED = ("virtual", "library")
 ZARR_MARKS = {"zarr.json", ".zgroup", ".zarray", ".zmetadata"}
 # A scheme, maybe a chain of them: s3://, simplecache::s3://
 URL = re.compile(r"[A-Za-z][\w.+-]*(://|::.*://)")
@@ -146,7 +148,7 @@ def open_store(
     target: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     backend: str = "auto",
-    allow: Collection[str] = (),
+    allow: str | Collection[str] = (),
     untrusted: bool = False,
 ) -> Store:
     """Open what is at `target` with the store that its content asks for.
@@ -171,14 +173,24 @@ def open_store(
         Nothing is at `target`.
     FormatError
         No store can read it.
+    UnsafeError
+        `allow` names something that cannot be allowed.
     """
     names = [each.name for each in FORMATS] + [each.name for each in TREE_FORMATS]
     if backend != "auto" and backend not in names:
         raise FormatError(f"backend={backend!r} is not one of: auto, {', '.join(names)}")
+    allow = (allow,) if isinstance(allow, str) else tuple(allow)
+    if unknown := sorted(set(allow) - set(ALLOWED)):
+        raise UnsafeError(
+            f"allow={unknown[0]!r} is nothing that can be allowed: {', '.join(ALLOWED)}"
+        )
     options = {"backend": backend, "allow": allow, "untrusted": untrusted}
     if not isinstance(target, str | os.PathLike):
-        return _many(f"{len(target)} files", [os.fspath(each) for each in target], options)
+        paths = _paths(target)
+        return _many(f"{len(paths)} files", paths, options)
     path = os.fspath(target)
+    if "\0" in path:
+        raise FileMissingError(f"{path!r}: no file has a name with a zero byte")
     if URL.match(path):
         return _url(path, options)
     if not os.path.lexists(path) and any(sign in path for sign in "*?["):
@@ -189,6 +201,16 @@ def open_store(
             return _folder(path, _entries(path), options)
         return _open_tree(tree, backend, allow, untrusted)
     return _open_file(_local(path), backend, allow, untrusted)
+
+
+def _paths(target: Any) -> list[str]:
+    """The paths of several files."""
+    try:
+        if not isinstance(target, bytes):
+            return [os.fspath(each) for each in target]
+    except TypeError:
+        pass
+    raise FormatError(f"{target!r} is no path, URL or pattern as text, nor a list of them")
 
 
 def _url(url: str, options: dict[str, Any]) -> Store:
@@ -278,6 +300,8 @@ def matching(pattern: str) -> list[str]:
 def _open_file(file: File, backend: str, allow: Collection[str], untrusted: bool) -> Store:
     found = _sniff(file)
     chosen = next((each for each in FORMATS if each.name == backend), found)
+    if not _is_asked_for(chosen.name, backend):
+        raise FormatError(f"{file.name}: backend={backend!r} reads folders; found {chosen.name}")
     return _whole(_load(chosen.opener)(file, allow=allow, untrusted=untrusted))
 
 
@@ -285,7 +309,14 @@ def _open_tree(tree: Tree, backend: str, allow: Collection[str], untrusted: bool
     found = _tree_format(tree)
     if found is None:
         raise FormatError(f"{tree.name}: asked for a file, found a directory; name a file in it")
+    if not _is_asked_for(found.name, backend):
+        raise FormatError(f"{tree.name}: backend={backend!r} was asked for; found {found.name}")
     return _whole(_load(found.opener)(tree, allow=allow, untrusted=untrusted))
+
+
+def _is_asked_for(name: str, backend: str) -> bool:
+    """Whether a format is the backend, or a kind of it: ``zarr-zip`` of ``zarr``."""
+    return backend in ("auto", name) or name.startswith(f"{backend}-")
 
 
 def _whole(store: Store) -> Store:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import EpochalError, FormatError
+from epochal.errors import DamageError, EpochalError, FormatError
+from epochal.stores.manifest import Manifest
 from epochal.stores.ragged import AnySource, RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import Other, Store
+from epochal.stores.store import Other, SelfChecking, Store
 
-__all__ = ["AssembledStore", "assemble", "pair"]
+__all__ = ["AssembledStore", "ColumnNumbers", "assemble", "pair"]
 
 PARTS = ("data", "indices", "indptr")
 BLOCK_BYTES = 8 << 20
@@ -67,6 +68,68 @@ class AssembledStore:
         self._store.close()
 
 
+class ColumnNumbers:
+    """The ``indices`` of a sparse matrix, each block looked at once as it is read: whoever adds up
+    the items of a row, SciPy among them, writes where they point.
+
+    Parameters
+    ----------
+    file, name
+        For people.
+    source
+        The numbers, ``(n_items,)``.
+    offsets
+        Where the rows of the matrix begin, and the end, ``(n_rows + 1,)``.
+    n_columns
+        They are from 0 to below it.
+    """
+
+    def __init__(
+        self, file: str, name: str, source: Source, offsets: NDArray[np.int64], n_columns: int
+    ) -> None:
+        self._file, self._name, self._source = file, name, source
+        self._offsets, self._n_columns = offsets, n_columns
+        self.layout = source.layout
+        # A negative number is, without its sign, one of the upper half.
+        stored = self.layout.dtype
+        self._unsigned = np.dtype(stored.str.replace("i", "u"))
+        self._limit = min(n_columns, 1 << (8 * stored.itemsize - (stored.kind == "i")))
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The checksums of the numbers as they are stored."""
+        return self._source.manifest if isinstance(self._source, SelfChecking) else None
+
+    def unchecked(self) -> Source:
+        """The numbers without their checksums, whatever they are."""
+        source = self._source
+        return source.unchecked() if isinstance(source, SelfChecking) else source
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read the chunks ``[start, stop)``."""
+        self._source.read(start, stop, out)
+        if len(out) and int(out.view(self._unsigned).max()) >= self._limit:
+            first = self.layout.bounds(start)[0]
+            raise self._damage(np.arange(first, first + len(out)), out)
+
+    def read_rows(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Read single numbers."""
+        self._source.read_rows(rows, out)
+        if len(out) and int(out.view(self._unsigned).max()) >= self._limit:
+            raise self._damage(rows, out)
+
+    def _damage(self, items: NDArray[np.int64], numbers: NDArray[Any]) -> DamageError:
+        at = int(np.argmax(numbers.view(self._unsigned) >= self._limit))
+        chunk = self.layout.chunk_of(int(items[at]))
+        first, last = self.layout.bounds(chunk)
+        row = int(np.searchsorted(self._offsets, items[at], "right")) - 1
+        return DamageError(
+            f"{self._file}: source {self._name!r}, chunk {chunk}, rows {first} to {last - 1}: "
+            f"row {row} of the matrix has column {numbers[at]}, of {self._n_columns}. The file is "
+            "damaged there: restore it from a copy, or leave these rows out"
+        )
+
+
 def assemble(store: Store) -> Store:
     """The store with its sparse matrices as sources; itself where it has none.
 
@@ -110,9 +173,10 @@ def _sparse(store: Store, group: str) -> RaggedSource | str:
     if shape is None and f"{group}/shape" in store.sources:
         stored = _vector(store.sources[f"{group}/shape"])
         shape = _values(stored) if stored is not None and stored.layout.n_rows == 2 else None
-    if shape is None or len(np.atleast_1d(shape)) != 2:
+    try:
+        n_rows, n_columns = np.asarray(shape).astype(np.int64).tolist()
+    except (TypeError, ValueError, OverflowError):  # as of None
         return ""
-    n_rows, n_columns = (int(n) for n in shape)
     held = 8 * indptr.layout.n_rows
     if held > max(FREE_BYTES, TIMES_STORED * _stored_bytes((data, indices, indptr))):
         raise FormatError(
@@ -124,7 +188,10 @@ def _sparse(store: Store, group: str) -> RaggedSource | str:
         n_rows, n_columns = n_columns, n_rows
     if len(offsets) != n_rows + 1:
         raise FormatError(f"indptr has {len(offsets)} numbers for {n_rows} rows: damaged")
-    return RaggedSource(group, {"data": data, "indices": indices}, offsets, n_columns)
+    if indices.layout.dtype.kind not in "iu":
+        raise FormatError(f"numbers of columns are whole numbers, found {indices.layout.dtype}")
+    numbers = ColumnNumbers(store.name, f"{group}/indices", indices, offsets, n_columns)
+    return RaggedSource(group, {"data": data, "indices": numbers}, offsets, n_columns)
 
 
 def _stored_bytes(sources: Iterable[Source]) -> int:

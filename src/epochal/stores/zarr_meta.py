@@ -90,6 +90,19 @@ def _numbers(value: Any, what: str, least: int) -> tuple[int, ...]:
     return tuple(value)
 
 
+def _list(value: Any, what: str) -> list[Any]:
+    """What may be left out, or null, and is a list else."""
+    if value is not None and not isinstance(value, list):
+        raise Unreadable(f"its {what} are {value!r}")
+    return value or []
+
+
+def _separator(value: Any) -> str:
+    if value not in (".", "/"):
+        raise Unreadable(f"the separator of its chunk keys is {value!r}")
+    return str(value)
+
+
 def _check(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) != len(chunk):
         raise Unreadable(f"its shape {shape} and its chunks {chunk} have different axes")
@@ -113,15 +126,17 @@ def read_v2(meta: Mapping[str, Any]) -> ArrayMeta:
     """
     shape = _numbers(meta.get("shape"), "shape", 0)
     chunk = _numbers(meta.get("chunks"), "chunks", 1)
-    codecs = [
-        *(meta.get("filters") or []),
-        *([meta["compressor"]] if meta.get("compressor") else []),
-    ]
+    codecs = _list(meta.get("filters"), "filters")
+    if meta.get("compressor") is not None:
+        codecs = [*codecs, meta["compressor"]]
     if not all(isinstance(each, dict) and isinstance(each.get("id"), str) for each in codecs):
         raise Unreadable(f"its codecs are {codecs!r}")
     dtype = _dtype_v2(meta.get("dtype"), codecs)
     _check(shape, chunk, dtype)
-    fortran = meta.get("order") == "F" and len(shape) > 1
+    order = meta.get("order", "C")
+    if order not in ("C", "F"):
+        raise Unreadable(f"the order of its axes is {order!r}")
+    fortran = order == "F" and len(shape) > 1
     return ArrayMeta(
         shape,
         dtype,
@@ -130,16 +145,18 @@ def read_v2(meta: Mapping[str, Any]) -> ArrayMeta:
         tuple(reversed(range(len(shape)))) if fortran else None,
         _fill(meta.get("fill_value"), dtype),
         "",
-        str(meta.get("dimension_separator", ".")),
+        _separator(meta.get("dimension_separator", ".")),
     )
 
 
 def _dtype_v2(told: Any, codecs: Sequence[Mapping[str, Any]]) -> np.dtype:
-    if isinstance(told, list):
-        told = [tuple(_tuples(part)) for part in told]
+    if not isinstance(told, str | list):
+        raise Unreadable(f"its type is {told!r}")
     try:
+        if isinstance(told, list):
+            told = [tuple(_tuples(part)) for part in told]
         dtype: np.dtype = np.dtype(told)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except (TypeError, ValueError, SyntaxError, RecursionError) as error:
         raise Unreadable(f"its type {told!r} is not known: {error}") from error
     if dtype.hasobject:
         pipeline((1,), np.dtype("u1"), codecs[:1], None)  # says which objects they are
@@ -163,10 +180,15 @@ def _tuples(part: Any) -> list[Any]:
 
 def _fill(value: Any, dtype: np.dtype) -> bytes:
     """The bytes of one item of the fill value."""
+    if value is None and dtype.kind in "mM":
+        return np.array("NaT", dtype).tobytes()
     if value is None or value == "" or (isinstance(value, int | float) and value == 0):
         return bytes(dtype.itemsize)
     try:
-        return _filled(value, dtype)
+        found = _filled(value, dtype)
+        if len(found) != dtype.itemsize:
+            raise ValueError(f"{len(found)} bytes")
+        return found
     except (ValueError, TypeError, OverflowError) as error:
         raise Unreadable(f"its fill value {value!r} is none of {dtype}: {error}") from error
 
@@ -208,20 +230,20 @@ def _filled(value: Any, dtype: np.dtype) -> bytes:
 def read_v3(meta: Mapping[str, Any]) -> ArrayMeta:
     """From ``zarr.json`` of an array. Raises `Unreadable`."""
     shape = _numbers(meta.get("shape"), "shape", 0)
-    grid = meta.get("chunk_grid") or {}
-    if grid.get("name") != "regular":
-        raise Unreadable(f"its chunk grid {grid.get('name')!r} is not regular")
-    outer = _numbers(grid.get("configuration", {}).get("chunk_shape"), "chunks", 1)
+    grid, config = _named(meta.get("chunk_grid"))
+    if grid != "regular":
+        raise Unreadable(f"its chunk grid {grid!r} is not regular")
+    outer = _numbers(config.get("chunk_shape"), "chunks", 1)
     if meta.get("storage_transformers"):
         raise Unreadable("storage transformers are not known")
     base = _dtype_v3(meta.get("data_type"))
-    codecs = [_named(each) for each in meta.get("codecs") or []]
+    codecs = _chain(meta, "codecs")
     shards = None
     chunk = outer
     if len(codecs) == 1 and codecs[0][0] == "sharding_indexed":
         config = codecs[0][1]
         chunk = _numbers(config.get("chunk_shape"), "inner chunks", 1)
-        codecs = [_named(each) for each in config.get("codecs") or []]
+        codecs = _chain(config, "codecs")
         shards = _shards(config, outer, chunk)
     if any(name == "sharding_indexed" for name, _ in codecs):
         raise Unreadable("its shards are coded again, or hold shards")
@@ -229,11 +251,11 @@ def read_v3(meta: Mapping[str, Any]) -> ArrayMeta:
         raise Unreadable(f"its shape {shape} and its chunks {chunk} have different axes")
     dtype, axes, rest = _split(codecs, base, len(shape))
     _check(shape, chunk, dtype)
-    encoding, config = _named(meta.get("chunk_key_encoding") or "default")
+    encoding, config = _named(meta.get("chunk_key_encoding", "default"))
     if encoding not in ("default", "v2"):
         raise Unreadable(f"its chunk keys are {encoding!r}")
-    separator = str(config.get("separator", "/" if encoding == "default" else "."))
-    names = meta.get("dimension_names") or ()
+    separator = _separator(config.get("separator", "/" if encoding == "default" else "."))
+    names = _list(meta.get("dimension_names"), "dimension names")
     return ArrayMeta(
         shape,
         dtype,
@@ -246,6 +268,11 @@ def read_v3(meta: Mapping[str, Any]) -> ArrayMeta:
         shards,
         tuple(str(name) for name in names if name is not None),
     )
+
+
+def _chain(meta: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and configurations of codecs."""
+    return [_named(each) for each in _list(meta.get(key), key.replace("_", " "))]
 
 
 def _named(each: Any) -> tuple[str, dict[str, Any]]:
@@ -282,6 +309,16 @@ DTYPES = {
 
 
 def _dtype_v3(told: Any) -> np.dtype:
+    try:
+        dtype = _known_dtype_v3(told)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unreadable(f"its type {told!r} is not known: {error}") from error
+    if not dtype.itemsize:
+        raise Unreadable(f"its items are of type {dtype}")
+    return dtype
+
+
+def _known_dtype_v3(told: Any) -> np.dtype:
     name, config = _named(told)
     length = config.get("length_bytes", 0)
     if name in DTYPES:
@@ -301,10 +338,7 @@ def _dtype_v3(told: Any) -> np.dtype:
         letter = "M" if name == "numpy.datetime64" else "m"
         unit, factor = str(config.get("unit", "generic")), config.get("scale_factor", 1)
         text = "" if unit == "generic" else f"[{factor if factor != 1 else ''}{unit}]"
-        try:
-            return np.dtype(f"{letter}8{text}")
-        except TypeError as error:
-            raise Unreadable(f"its type {name} counts in {unit!r}") from error
+        return np.dtype(f"{letter}8{text}")
     if name in ("struct", "structured"):
         fields = [(str(field), _dtype_v3(kind)) for field, kind in config.get("fields") or []]
         return np.dtype(fields)
@@ -341,7 +375,7 @@ def _shards(config: Mapping[str, Any], outer: tuple[int, ...], inner: tuple[int,
     grid = tuple(o // i for o, i in zip(outer, inner, strict=True))
     if prod(grid) > MAX_CHUNKS:
         raise Unreadable(f"shards of {prod(grid)} chunks")
-    codecs = [_named(each) for each in config.get("index_codecs") or []]
+    codecs = _chain(config, "index_codecs")
     dtype, axes, rest = _split(codecs, np.dtype("<u8"), len(grid) + 1)
     n_bytes = 16 * prod(grid)
     for each in rest:

@@ -23,7 +23,7 @@ from epochal.stores.archive import ZipTree
 from epochal.stores.blosc import Undecodable
 from epochal.stores.checks import Checks
 from epochal.stores.codecs import Bytes
-from epochal.stores.file import File, Tree, read_whole
+from epochal.stores.file import File, Tree
 from epochal.stores.manifest import (
     Manifest,
     crc32,
@@ -33,11 +33,11 @@ from epochal.stores.manifest import (
 from epochal.stores.rows import byte_view
 from epochal.stores.store import KEPT_SUM, TRANSFORMS, AnySource, Other, kept_besides
 from epochal.stores.zarr_codecs import Unreadable, UnsafeCodec
-from epochal.stores.zarr_meta import ArrayMeta, parse_json, read_v2, read_v3
+from epochal.stores.zarr_meta import ArrayMeta, read_v2, read_v3
+from epochal.stores.zarr_nodes import metadata_of
 
 __all__ = ["ZarrStore", "ZarrZipStore"]
 
-MAX_METADATA_BYTES = 64 << 20
 GROUP_BYTES = 1 << 20  # neighbouring chunks of a shard are read in one call up to this
 GAP_BYTES = 4096
 MISSING = 2**64 - 1
@@ -286,11 +286,15 @@ class ZarrStore:
         self.groups: dict[str, dict[str, Any]] = {}
         self._sums = manifests_beside(tree.name, tree.in_flight == 1)
         others: list[Other] = []
-        for path, meta in sorted(_metadata(tree).items()):
+        for path, meta in sorted(metadata_of(tree).items()):
             name = _name(tree, path)
+            if isinstance(meta, Unreadable):
+                others.append(Other(name, str(meta)))
+                continue
             attributes = meta.get("attributes")
             if path == TRANSFORMS and isinstance(attributes, dict) and KEPT_SUM in attributes:
-                others.append(kept_besides(name, tuple(meta.get("shape", ()))))
+                shape = meta.get("shape")
+                others.append(kept_besides(name, tuple(shape) if isinstance(shape, list) else ()))
                 continue
             try:
                 self._add(name, path, meta)
@@ -303,11 +307,14 @@ class ZarrStore:
         given = meta.get("attributes")
         attributes = dict(given) if isinstance(given, dict) else {}
         mine = manifest_from_json(attributes.pop("epochal", None))
+        if not isinstance(attributes.get("dimension_names", []), list):
+            del attributes["dimension_names"]
         if attributes:
             self.groups[path] = attributes
-        if meta.get("node_type") == "group" or ("shape" not in meta and "dtype" not in meta):
+        version_2 = meta.get("zarr_format") == 2
+        if meta.get("node_type") == "group" or (version_2 and not {"shape", "dtype"} & set(meta)):
             return
-        array = read_v2(meta) if meta.get("zarr_format") == 2 else read_v3(meta)
+        array = read_v2(meta) if version_2 else read_v3(meta)
         array.pipeline()  # says if it cannot be decoded
         if array.dimensions:
             self.groups.setdefault(path, {})["dimension_names"] = list(array.dimensions)
@@ -331,47 +338,6 @@ class ZarrZipStore(ZarrStore):
 def _name(tree: Tree, path: str) -> str:
     """An array's name: its path, or its folder's where it is all there is."""
     return path.rstrip("/") or PurePosixPath(tree.name).stem or "array"
-
-
-def _metadata(tree: Tree) -> dict[str, dict[str, Any]]:
-    """Metadata of each group and array by path, its attributes among them."""
-    root = _json(tree, "zarr.json")
-    if root is not None:
-        listed = (root.get("consolidated_metadata") or {}).get("metadata")
-        if isinstance(listed, dict):
-            return {"": root, **{str(path): meta for path, meta in listed.items() if meta}}
-        if root.get("node_type") == "array":
-            return {"": root}
-        keys = [key for key, _ in tree.sizes() if key.rpartition("/")[2] == "zarr.json"]
-        found = {key.rpartition("/")[0]: _json(tree, key) for key in keys}
-        return {path: meta for path, meta in found.items() if meta is not None}
-    return _metadata_v2(tree)
-
-
-def _metadata_v2(tree: Tree) -> dict[str, dict[str, Any]]:
-    listed = (_json(tree, ".zmetadata") or {}).get("metadata")
-    if not isinstance(listed, dict):
-        names = (".zarray", ".zgroup", ".zattrs")
-        keys = [key for key, _ in tree.sizes() if key.rpartition("/")[2] in names]
-        listed = {key: _json(tree, key) for key in keys}
-    found: dict[str, dict[str, Any]] = {}
-    for key, meta in listed.items():
-        path, _, kind = str(key).rpartition("/")
-        if isinstance(meta, dict):
-            mine = found.setdefault(path, {"zarr_format": 2})
-            mine |= {"attributes": meta} if kind == ".zattrs" else meta
-    return found
-
-
-def _json(tree: Tree, key: str) -> dict[str, Any] | None:
-    try:
-        data = read_whole(tree.file(key), MAX_METADATA_BYTES)
-    except FileMissingError:
-        return None
-    try:
-        return parse_json(data)
-    except Unreadable as error:
-        raise FormatError(f"{tree.name}: {key}: {error}") from error
 
 
 def _index(tree: Tree, folder: str, meta: ArrayMeta) -> _Chunks:
