@@ -201,10 +201,23 @@ def test_unlike_sources_are_not_read(tmp_path, flavour):
     unlike = pickle.loads(pickle.dumps(open_store(path).sources["X"]))
     assert isinstance(unlike, UnlikeSource)
     assert "another form" in str(epochal.verify(path, sources=["X"]))
-    if flavour == "npy":
-        return  # what is noted beside each file of a folder is its own
     assert epochal.verify(path, record=True).ok
     assert epochal.verify(path).ok
+
+
+def test_a_folder_of_npy_is_recorded_beside_its_files(tmp_path):
+    folder = tmp_path / "out"
+    write(folder, "npy", checksum=False)
+    assert epochal.verify(folder).sources[0].against == "nothing"
+    epochal.verify(folder, record=True)
+    assert {each.against for each in epochal.verify(folder).sources} == {"checksums"}
+    with epochal.open(folder, mode="r+") as ds:
+        ds["X"][3] = 7
+    with epochal.append(folder) as writer:
+        writer.append(rows_of(3))
+    found = epochal.verify(folder)
+    assert found.ok
+    assert {each.against for each in found.sources} == {"checksums"}
 
 
 def change_dtype(path, flavour):

@@ -22,8 +22,9 @@ from epochal.progress import row_bar
 from epochal.stores import open_store
 from epochal.stores.decoded import decoded_sums
 from epochal.stores.forms import UnlikeSource, form_of_source
+from epochal.stores.hdf5_plain import ContiguousSource
 from epochal.stores.kept import kept_in
-from epochal.stores.manifest import Beside, Manifest, manifests_beside, write_sidecar
+from epochal.stores.manifest import Manifest, manifests_beside, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
 from epochal.stores.store import TRANSFORMS, Other, SelfChecking, Store, Summed
@@ -174,6 +175,7 @@ def verify(
         if not parts:
             damage.append("there is no source in it: nothing could be looked at")
         checked, manifests = [], {}
+        files: dict[str, str] = {}  # of a folder: where each source lies
         with (
             closing(Pool(n_threads)) as pool,
             row_bar(total, 0, "verifying", progress) as advance,
@@ -191,6 +193,8 @@ def verify(
                 layout = part.layout
                 checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
                 manifests[part_name] = look.manifest()
+                if os.path.isdir(name) and isinstance(look.source, ContiguousSource):
+                    files[part_name] = look.source.path
         # It is read by libhdf5 in this process, which files that are not trusted never are.
         looks = local and sources is None and not untrusted
         notes = [
@@ -207,9 +211,7 @@ def verify(
     recorded = None
     if record and not bad:
         with writing_to(name):
-            noted = manifests_beside(name, near=True) if sources is not None else Beside()
-            complete = sources is None or noted.complete
-            write_sidecar(name, {**noted, **manifests}, complete=complete)
+            _note(name, manifests, files, complete=sources is None)
         recorded = name
     return Verification(
         name,
@@ -221,6 +223,24 @@ def verify(
         tuple(notes),
         tuple(damage),
     )
+
+
+def _note(
+    name: str, manifests: Mapping[str, Manifest], files: Mapping[str, str], *, complete: bool
+) -> None:
+    """Keep manifests beside a file or a folder: those of its `files` beside them, where whoever
+    appends to them or changes them finds them. Where they are not `complete`, those of other
+    sources stay.
+    """
+    for source, path in files.items():
+        write_sidecar(path, {source: manifests[source]})
+    beside = manifests_beside(name, near=True)
+    rest = {source: each for source, each in manifests.items() if source not in files}
+    if not complete:
+        left = {source: each for source, each in beside.items() if source not in files}
+        rest = {**left, **rest}
+    if rest or beside:
+        write_sidecar(name, rest, complete=complete or beside.complete)
 
 
 def _hurt(store: Store, record: bool) -> list[Other]:
