@@ -89,7 +89,7 @@ def test_writing_files(tmp_path, monkeypatch, capsys):
     exec(converted, names)
     assert np.load("X.npy", mmap_mode="r").shape == (507, 3072)
     exec(verified, names)
-    assert capsys.readouterr().out == "True []\n"
+    assert capsys.readouterr().out == "True [] ()\n"
     exec(changed, names)
     with h5py.File("out.h5") as file, h5py.File("changed.h5") as other:
         assert file["y"][:5].tolist() == [9] * 5

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from epochal.changes import by_chunk, put_rows
 from epochal.errors import MismatchError
 from epochal.layout import Layout
+from epochal.stores.forms import UnlikeSource
 from epochal.stores.hdf5_chunked import ChunkedSource
 from epochal.stores.hdf5_plain import ContiguousSource
 from epochal.stores.manifest import crc32, forget_sums, read_sidecar, write_sidecar
@@ -115,6 +116,8 @@ class _Editor:
             case ZarrSource():
                 specs, progress = zarr.specs_in(self._path, [name])
                 opener = zarr.ZarrContainer.open_to_append
+            case UnlikeSource():
+                raise source.error(0, source.layout.n_chunks)
             case _:
                 raise MismatchError(
                     f"{self._path}: rows of {name!r} cannot be changed in place, since they are "
@@ -165,7 +168,7 @@ def _edit_in_place(name: str, source: ContiguousSource, blocks: Blocks) -> None:
         for chunk, view in views.items():
             noted[key].sums[chunk] = crc32(view)
         with writing_to(path):
-            write_sidecar(path, noted)
+            write_sidecar(path, noted, complete=noted.complete)
 
 
 class EditedSource:

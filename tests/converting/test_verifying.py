@@ -208,7 +208,7 @@ def test_checksums_of_many_chunks(tmp_path):
     with epochal.create(path, {"y": ((), "u1")}, chunk_rows=1, compression=None) as writer:
         writer.append(y=np.zeros(16_000, "u1"))
     with h5py.File(path) as file:
-        assert len(file["y"].attrs) == 3  # 64 KiB at most in each
+        assert len(file["y"].attrs) == 4  # 64 KiB at most in each; one is the form
     found = epochal.verify(path)
     assert found.ok
     assert found.sources[0].against == "checksums"
@@ -278,6 +278,10 @@ def test_a_manifest_of_a_newer_epochal(tmp_path):
         head[0] = 9
         head[-1] = crc32(head[:-1].tobytes())
         file["X"].attrs["epochal_crc32"] = head
+        told = json.loads(file.attrs["epochal_crc32_sources"]) | {"version": 9}
+        del told["sum"]
+        total = crc32(json.dumps(told, sort_keys=True).encode())
+        file.attrs["epochal_crc32_sources"] = np.bytes_(json.dumps({**told, "sum": total}))
     assert epochal.verify(path).sources[0].against == "decoding"
 
 
@@ -376,6 +380,59 @@ def test_stores_pickle_with_their_checksums(tmp_path):
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DamageError, match="rows 0 to 7: its checksum"):
         store.sources["X"].read(0, 1, np.empty((8, 6), "<i2"))
+
+
+def header_of(path, name):
+    with h5py.File(path) as file:
+        return h5py.h5o.get_info(file[name].id).addr
+
+
+def test_a_source_that_cannot_be_opened(tmp_path):
+    path = write(tmp_path / "out.h5")
+    flip(path, header_of(path, "X"), 64)  # the version of its object header
+    found = epochal.verify(path)
+    assert not found.ok
+    assert found.damage[0].startswith("X: cannot be opened: ")
+    assert not any(note.startswith("X") for note in found.notes)
+    assert [each.source for each in found.sources] == ["y"]
+    assert run(path).exit_code == 1
+    assert epochal.verify(path, sources=["y"]).ok
+
+
+def test_a_source_of_others_that_cannot_be_opened(tmp_path):
+    path = str(tmp_path / "theirs.h5")
+    with h5py.File(path, "w") as file:
+        file["a"], file["b"] = np.arange(9), np.arange(9)
+        file["text"] = ["some", "text"]
+    found = epochal.verify(path)
+    assert found.ok
+    assert found.notes[0].startswith("text: not looked at: ")
+    flip(path, header_of(path, "a"), 64)
+    assert not epochal.verify(path).ok
+
+
+def test_nothing_to_look_at(tmp_path):
+    path = str(tmp_path / "empty.h5")
+    with h5py.File(path, "w") as file:
+        file["scalar"] = 3
+    found = epochal.verify(path)
+    assert not found.ok
+    assert found.damage == ("there is no source in it: nothing could be looked at",)
+    done = run(path)
+    assert done.exit_code == 1
+    assert "there is no source in it" in done.output
+
+
+def test_a_file_of_several_in_which_one_has_lost_a_source(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        write(tmp_path / name)
+        with h5py.File(tmp_path / name, "r+") as file:
+            file["text"] = ["some", "text"]
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        del file["text"]
+        file.create_group("text")["z"] = 1
+    flip(tmp_path / "b.h5", header_of(tmp_path / "b.h5", "text/z"), 64)
+    assert not epochal.verify(str(tmp_path / "*.h5")).ok
 
 
 # The command --------------------------------------------------------------------------------

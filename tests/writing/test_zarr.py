@@ -195,6 +195,7 @@ def test_attributes(tmp_path):
     }
     write(tmp_path / "a", {"X": rows_of("u1", 10)}, attrs)
     found = dict(zarr.open_group(str(tmp_path / "a"), mode="r").attrs)
+    assert "X" in found.pop("epochal")  # the names of what was written
     assert found == {
         "names": ["cat", "dog"],
         "scale": 0.5,
@@ -335,6 +336,7 @@ def test_append(tmp_path):
     same(read_ours(tmp_path / "a"), more)
     same(read_theirs(tmp_path / "a"), more)
     attrs = dict(zarr.open_group(str(tmp_path / "a"), mode="r").attrs)
+    assert "train/y" in attrs.pop("epochal")  # the names of what was written
     assert attrs == {"kept": 1, "changed": 3}
     _, progress = specs_in(str(tmp_path / "a"), [*before])
     assert {name: len(each) for name, each in progress.sums.items()} == {"X": 5, "train/y": 5}

@@ -21,11 +21,13 @@ from epochal.execute.probe import threads_of
 from epochal.progress import row_bar
 from epochal.stores import open_store
 from epochal.stores.decoded import decoded_sums
+from epochal.stores.forms import UnlikeSource, form_of_source
+from epochal.stores.hdf5_plain import ContiguousSource
 from epochal.stores.kept import kept_in
 from epochal.stores.manifest import Manifest, manifests_beside, write_sidecar
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.source import Source
-from epochal.stores.store import TRANSFORMS, SelfChecking, Store, Summed
+from epochal.stores.store import TRANSFORMS, Other, SelfChecking, Store, Summed
 from epochal.transforms.kept import from_bytes
 from epochal.writing.disk import writing_to
 from epochal.writing.recovery import recover_all
@@ -33,7 +35,7 @@ from epochal.writing.recovery import recover_all
 __all__ = ["Bad", "Checked", "Verification", "verify"]
 
 RUN_BYTES = 1 << 20  # decoded bytes that one task reads at once, or one chunk
-UNKNOWN = ("an older state", "damaged checksums")
+UNKNOWN = ("an older state", "damaged checksums", "another form")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Checked:
     ``against`` is ``"checksums"``; ``"decoding"`` where there are none, so that only what does not
     decode is found; ``"nothing"`` where bytes are stored as they are and any would do; ``"an older
     state"`` where the checksums are of another number of chunks: the file has changed since;
-    ``"damaged checksums"`` where they are not what was written, and nothing could be compared.
+    ``"damaged checksums"`` where they are not what was written, and nothing could be compared;
+    ``"another form"`` where shape, dtype, chunks or filters are not what was noted: nothing was
+    read.
     """
 
     source: str
@@ -82,7 +86,9 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing bad was found, and whatever checksums there are could be compared."""
+        """Whether nothing bad was found, all that is or was a source could be looked at, and
+        whatever checksums there are could be compared.
+        """
         known = all(each.against not in UNKNOWN for each in self.sources)
         return known and not self.bad and not self.damage
 
@@ -100,7 +106,10 @@ class Verification:
         elif self.bad:
             verdict = f"{len(self.bad)} bad chunks"
         elif self.damage:
-            verdict = "damaged"
+            verdict = (
+                "not what was noted: damaged, or changed by another program; if that was on "
+                "purpose, epochal verify --record notes what is there now"
+            )
         lines.append(f"{self.path}: {verdict}")
         return "\n".join(lines)
 
@@ -118,10 +127,11 @@ def verify(
     """Decode every chunk, and hold what is stored of it against its checksum.
 
     Checksums are those that `epochal.create` put into the file, or that an earlier
-    ``verify(record=True)`` noted beside it. It goes on behind bad chunks, and names each with its
-    rows. A fitted transform that the file keeps is looked at, too, unless `sources` says what is,
-    or the file is `untrusted`. Reads and decodes the file once, on all threads; holds some chunks a
-    thread.
+    ``verify(record=True)`` noted beside it. With them the form of each source was noted (shape,
+    dtype, chunks, filters, fill value), and the names of all: these are compared, too. It goes on
+    behind bad chunks, and names each with its rows. A fitted transform that the file keeps is
+    looked at, too, unless `sources` says what is, or the file is `untrusted`. Reads and decodes the
+    file once, on all threads; holds some chunks a thread.
 
     Parameters
     ----------
@@ -160,13 +170,22 @@ def verify(
         parts = dict(_parts(store, sources))
         total = sum(part.layout.n_rows for part in parts.values())
         bad: list[Bad] = []
+        hurt = _hurt(store, record) if sources is None else []
+        damage = [f"{other.name}: {other.why}" for other in hurt]
+        if not parts:
+            damage.append("there is no source in it: nothing could be looked at")
         checked, manifests = [], {}
+        files: dict[str, str] = {}  # of a folder: where each source lies
         with (
             closing(Pool(n_threads)) as pool,
             row_bar(total, 0, "verifying", progress) as advance,
         ):
             for part_name, part in parts.items():
                 look = _Look(part_name, part, record)
+                if look.unlike:
+                    damage.append(f"{part_name}: {look.unlike}")
+                    checked.append(Checked(part_name, part.layout.n_chunks, 0, "another form"))
+                    continue
                 for result in _spread(pool, look, budget, n_threads):
                     bad += result.bad
                     look.keep(result)
@@ -174,14 +193,15 @@ def verify(
                 layout = part.layout
                 checked.append(Checked(part_name, layout.n_chunks, layout.n_rows, look.against))
                 manifests[part_name] = look.manifest()
+                if os.path.isdir(name) and isinstance(look.source, ContiguousSource):
+                    files[part_name] = look.source.path
         # It is read by libhdf5 in this process, which files that are not trusted never are.
         looks = local and sources is None and not untrusted
         notes = [
             f"{other.name}: not looked at: {other.why}"
             for other in store.others
-            if not looks or other.name.strip("/") != TRANSFORMS
+            if other not in hurt and not (looks and other.name.strip("/") == TRANSFORMS)
         ]
-    damage = []
     if looks:
         try:
             if _holds_transform(name):
@@ -191,8 +211,7 @@ def verify(
     recorded = None
     if record and not bad:
         with writing_to(name):
-            noted = manifests_beside(name, near=True) if sources is not None else {}
-            write_sidecar(name, {**noted, **manifests})
+            _note(name, manifests, files, complete=sources is None)
         recorded = name
     return Verification(
         name,
@@ -204,6 +223,31 @@ def verify(
         tuple(notes),
         tuple(damage),
     )
+
+
+def _note(
+    name: str, manifests: Mapping[str, Manifest], files: Mapping[str, str], *, complete: bool
+) -> None:
+    """Keep manifests beside a file or a folder: those of its `files` beside them, where whoever
+    appends to them or changes them finds them. Where they are not `complete`, those of other
+    sources stay.
+    """
+    for source, path in files.items():
+        write_sidecar(path, {source: manifests[source]})
+    beside = manifests_beside(name, near=True)
+    rest = {source: each for source, each in manifests.items() if source not in files}
+    if not complete:
+        left = {source: each for source, each in beside.items() if source not in files}
+        rest = {**left, **rest}
+    if rest or beside:
+        write_sidecar(name, rest, complete=complete or beside.complete)
+
+
+def _hurt(store: Store, record: bool) -> list[Other]:
+    """What is damaged besides its sources; where what is there now is not to be noted, also what
+    was noted and is gone.
+    """
+    return [other for other in store.others if other.damaged or (other.gone and not record)]
 
 
 def _holds_transform(name: str) -> bool:
@@ -256,6 +300,9 @@ class _Look:
         # What is there now is noted, whatever was noted before.
         bare = source.unchecked() if isinstance(source, SelfChecking) else source
         self.source = bare if record else source
+        self.unlike = ""
+        if isinstance(source, UnlikeSource) and not record:
+            self.unlike = f"it is stored in another form than was noted: {source.what}"
         self._stored = isinstance(bare, Summed)
         self._sums: list[tuple[int, NDArray[np.uint32]]] = []
         self._record = record
@@ -325,7 +372,8 @@ class _Look:
         whole = np.concatenate([np.zeros(0, np.uint32), *sums])
         chunked = self.source.layout.piece_bytes is not None
         rows = None if chunked or not self._stored else self.source.layout.chunk_rows
-        return Manifest(whole, rows, decoded=not self._stored)
+        form = form_of_source(self.source)
+        return Manifest(whole, rows, decoded=not self._stored, form=form)
 
 
 def _spread(pool: Pool, look: _Look, budget: int, threads: int) -> Iterator[_Result]:

@@ -216,7 +216,10 @@ class ConcatStore:
         self._check_rows(named)
         known: dict[str, Other] = {}
         for store in stores:
-            known |= {other.name: other for other in store.others if other.name not in known}
+            for other in store.others:
+                bad = other.damaged or other.gone
+                if bad or other.name not in known:
+                    known[other.name] = other
         self.others = (*more, *known.values())
 
     def _difference(self, source: str, named: Sequence[Mapping[str, AnySource]]) -> str:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from epochal.errors import DamageError
 from epochal.layout import Layout
+from epochal.stores.forms import form_of_source, held_to
 from epochal.stores.manifest import Manifest, crc32, differs, manifests_beside
 from epochal.stores.ragged import RaggedSource
 from epochal.stores.rows import byte_view
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, SelfChecking, Store, StoreOver
+from epochal.stores.store import AnySource, SelfChecking, Store, StoreOver, missed
 
 __all__ = ["DecodedSource", "decoded_sums", "with_decoded_sums"]
 
@@ -84,7 +85,10 @@ def with_decoded_sums(store: Store, place: str | None = None) -> Store:
         manifest = noted[name]
         if manifest is None or isinstance(source, SelfChecking):
             return source
-        return DecodedSource(store.name, name, source, manifest)
+        decoded = DecodedSource(store.name, name, source, manifest)
+        if not manifest.decoded:  # it was noted of what another backend reads
+            return decoded
+        return held_to(manifest, form_of_source(source), decoded, store.name, name)
 
     for name, source in store.sources.items():
         if isinstance(source, RaggedSource):
@@ -93,4 +97,12 @@ def with_decoded_sums(store: Store, place: str | None = None) -> Store:
             sources[name] = RaggedSource(name, columns, layout.offsets, layout.n_columns)
         else:
             sources[name] = watched(name, source)
-    return StoreOver(store, sources, store.close)
+    over = StoreOver(store, sources, store.close)
+    parts = [*sources, *(f"{n}/{c}" for n, s in sources.items() for c in _columns(s))]
+    if len(noted) != 1 or len(sources) != 1:  # one array has one, however named
+        over.others = missed(noted, parts, over.others)
+    return over
+
+
+def _columns(source: AnySource) -> list[str]:
+    return [*source.columns] if isinstance(source, RaggedSource) else []

@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from epochal.errors import EpochalError
+from epochal.errors import EpochalError, FormatError
 from epochal.stores.concat import ConcatSource
+from epochal.stores.decoded import DecodedSource
 from epochal.stores.file import File
+from epochal.stores.forms import NAME, held_to
 from epochal.stores.hdf5_child import index_in_child
 from epochal.stores.hdf5_chunked import ChunkedSource
 from epochal.stores.hdf5_facts import (
@@ -20,17 +22,25 @@ from epochal.stores.hdf5_facts import (
     Library,
     Virtual,
     Vlen,
+    form_of_facts,
 )
 from epochal.stores.hdf5_fallback import LibrarySource
 from epochal.stores.hdf5_index import index_file
 from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
 from epochal.stores.hdf5_vlen import vlen_source
-from epochal.stores.manifest import manifests_beside
+from epochal.stores.manifest import DAMAGED, SOURCES, Beside, manifests_beside, names_from
 from epochal.stores.part import part_of
 from epochal.stores.source import Source
-from epochal.stores.store import AnySource, Other
+from epochal.stores.store import AnySource, Other, SelfChecking, missed
 
 __all__ = ["HDF5Store", "LibraryStore"]
+
+NAMELESS = Other(
+    SOURCES,
+    "the names of the sources that were written are gone, so that nobody can say whether all are "
+    "there; if another program did it on purpose, epochal verify --record notes what is there now",
+    gone=True,
+)
 
 
 class HDF5Store:
@@ -56,17 +66,30 @@ class HDF5Store:
         self._facts = facts
         self._file = facts.file
         self._sources: dict[str, AnySource] = {}
-        damaged: list[Other] = []
-        noted = manifests_beside(facts.file.name, facts.file.in_flight == 1)
+        rest = [*facts.others]
+        # What is read through the library only because that was asked for has another form.
+        near = self._raw and facts.file.in_flight == 1
+        beside = manifests_beside(facts.file.name, near)
+        # What is noted beside the file of all its sources is newer than what it says itself.
+        inside = self._raw and not beside.complete
+        names: list[str] = []
+        try:
+            names += names_from(facts.noted) if inside else ()
+        except FormatError as error:
+            rest.append(Other(SOURCES, str(error), damaged=True))
         for each in facts.sources:
-            later = noted[each.name]  # than what is in the file
-            if later is not None and isinstance(each, Chunked | Contiguous):
-                each = replace(each, manifest=later)
+            each = _with_manifest(each, beside, each.name in names)
+            form = each.manifest.form if each.manifest is not None else None
+            if form is not None and inside and each.name not in beside:
+                names.append(str(form.get(NAME, each.name)))
+                if facts.noted is None:  # links and attributes of a group may be lost together
+                    rest += [NAMELESS] if NAMELESS not in rest else []
             try:
                 self._sources[each.name] = self._source(each)
             except EpochalError as error:  # of rows of varying length, whose lengths are read now
-                damaged.append(Other(each.name, str(error), each.shape, str(each.dtype)))
-        self._others = (*facts.others, *damaged)
+                told = Other(each.name, str(error), each.shape, str(each.dtype), damaged=True)
+                rest.append(told)
+        self._others = missed(names, self._sources, rest)
 
     def __getstate__(self) -> FileFacts:
         return self._facts
@@ -112,7 +135,20 @@ class HDF5Store:
         if isinstance(facts, Vlen):
             references = _fixed(facts.references, self._file)
             return vlen_source(facts.name, references, facts.dtype, self._file, facts.base)
-        return _fixed(facts, self._file)
+        source = _fixed(facts, self._file)
+        noted = facts.manifest
+        if noted is not None and noted.damaged and not isinstance(source, SelfChecking):
+            return DecodedSource(self.name, facts.name, source, noted)
+        return held_to(noted, form_of_facts(facts), source, self.name, facts.name)
+
+
+def _with_manifest(facts: Facts, beside: Beside, written: bool) -> Facts:
+    """Facts with what is noted beside the file, which is later than what is in it; of a source that
+    was `written` with checksums and has none, that they are damaged.
+    """
+    if facts.name in beside or beside.damaged:
+        return replace(facts, manifest=beside[facts.name])
+    return replace(facts, manifest=DAMAGED) if written and facts.manifest is None else facts
 
 
 def _fixed(facts: Facts, file: File) -> Source:

@@ -17,9 +17,9 @@ from epochal.stores.checks import Checks
 from epochal.stores.codecs import Bytes, Undecodable
 from epochal.stores.file import File, Read
 from epochal.stores.filters import Pipeline, describe
-from epochal.stores.hdf5_facts import Chunked
+from epochal.stores.hdf5_facts import Chunked, form_of_facts
 from epochal.stores.hdf5_targets import CutRows, Items, WholeRows
-from epochal.stores.manifest import Manifest, crc32
+from epochal.stores.manifest import Form, Manifest, crc32, mask_sums
 from epochal.stores.rows import (
     GATHER_BYTES,
     Located,
@@ -65,8 +65,12 @@ class ChunkedSource:
         self._group_bytes = GROUP_BYTES if near else FAR_GROUP_BYTES
         self._items = Items(facts)
         manifest = facts.manifest
-        fits = manifest is not None and manifest.fits(len(facts.sizes))
-        self._checks = Checks(manifest.sums, facts.sizes) if manifest is not None and fits else None
+        self._checks = None
+        if manifest is not None and manifest.fits(len(facts.sizes)):
+            sums = manifest.sums
+            if manifest.form is not None and facts.masks is not None:
+                sums = sums ^ mask_sums(facts.masks, len(sums))
+            self._checks = Checks(sums, facts.sizes)
         self._plain = self._plain_chunks()
         self._layout = Layout(
             shape=facts.shape,
@@ -119,6 +123,11 @@ class ChunkedSource:
         """Checksums that came with it, of this state of the file or of an older one."""
         return self._facts.manifest
 
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by."""
+        return form_of_facts(self._facts)
+
     def unchecked(self) -> ChunkedSource:
         """The same without its checksums."""
         return ChunkedSource(replace(self._facts, manifest=None), self._file)
@@ -133,7 +142,10 @@ class ChunkedSource:
             if len(stored):
                 self._fetch(read, int(self._facts.offsets[piece]), piece, stored)
                 sums[k] = crc32(stored)
-        return sums
+        masks = self._facts.masks
+        return sums ^ mask_sums(
+            None if masks is None else masks[pieces.start : pieces.stop], len(sums)
+        )
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read and decode the chunks ``[start, stop)``, neighbours in one ``pread``."""

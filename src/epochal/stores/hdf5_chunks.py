@@ -37,6 +37,10 @@ class RefusedUnsafe(Refused):
     """A dataset that would read other files, run code, or allocate without bound."""
 
 
+class RefusedDamaged(Refused):
+    """A dataset that cannot be what somebody wrote."""
+
+
 def chunk_index(dataset: Any, shape: Shape, chunk: Shape, file_bytes: int) -> ChunkIndex:
     """Offsets, sizes (0: not stored) and filter masks of all chunks in raster order of their grid.
 
@@ -74,7 +78,7 @@ def _table(dataset: Any, ndim: int) -> NDArray[np.int64]:
     try:
         dataset.chunk_iter(_collector(ndim, kept.frombytes))
     except struct.error as error:
-        raise Refused("its index holds a chunk at no possible place in the file") from error
+        raise RefusedDamaged("its index holds a chunk at no possible place in the file") from error
     return np.frombuffer(kept, dtype=np.int64).reshape(-1, ndim + 3)
 
 
@@ -105,7 +109,7 @@ def _cells(at: NDArray[np.int64], grid: Shape, chunk: Shape) -> NDArray[np.int64
         # libhdf5 1.12 once gave places in chunks instead of items (HDFGroup/hdf5#1419): then this
         # fails too.
         if step.max(initial=0) >= n or not np.array_equal(step * size, place):
-            raise Refused("its index holds a chunk that is not on its grid")
+            raise RefusedDamaged("its index holds a chunk that is not on its grid")
         cells *= n
         cells += step
     return cells
@@ -116,7 +120,7 @@ def _check_ranges(offset: NDArray[np.int64], size: NDArray[np.int64], file_bytes
     outside = (size <= 0) | (size > largest) | (offset > file_bytes - size)
     if outside.any():
         bad = int(np.argmax(outside))
-        raise Refused(
+        raise RefusedDamaged(
             f"its index puts a chunk of {size[bad]} bytes at offset {offset[bad]} "
             f"of a file of {file_bytes} bytes"
         )

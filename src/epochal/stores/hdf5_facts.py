@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from epochal.stores.file import File
 from epochal.stores.filters import Filter
-from epochal.stores.manifest import Manifest
+from epochal.stores.forms import form_of
+from epochal.stores.manifest import Form, Manifest
 from epochal.stores.store import Other
 from epochal.stores.strings import Padding
 
@@ -25,6 +26,7 @@ __all__ = [
     "Shape",
     "Virtual",
     "Vlen",
+    "form_of_facts",
 ]
 
 Shape = tuple[int, ...]
@@ -32,12 +34,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Of any source: path, shape, what a read returns, strings in an item to pad anew."""
+    """Of any source: path, shape, what a read returns, strings in an item to pad anew; its
+    checksums and the form that it was written in, where they are kept with it.
+    """
 
     name: str
     shape: Shape
     dtype: np.dtype
     paddings: tuple[Padding, ...] = field(default=(), kw_only=True)
+    manifest: Manifest | None = field(default=None, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +63,6 @@ class Chunked(Facts):
         The bytes of one item where no chunk is stored.
     plain_edges
         Whether chunks that reach over the dataset's edge are stored without filters.
-    manifest
-        Checksums of the chunks, where there are some.
     """
 
     chunk: Shape
@@ -69,7 +72,6 @@ class Chunked(Facts):
     masks: NDArray[np.uint32] | None = field(repr=False)
     fill: bytes
     plain_edges: bool = False
-    manifest: Manifest | None = field(default=None, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,6 @@ class Contiguous(Facts):
     """All rows in one place."""
 
     offset: int
-    manifest: Manifest | None = field(default=None, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,11 +129,32 @@ class Virtual(Facts):
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """One file as it was when it was indexed, its sources in order, the rest, and what attributes
-    of groups say of them.
+    """One file as it was when it was indexed, its sources in order, the rest, what attributes of
+    groups say of them, and the text of the names that its writer noted.
     """
 
     file: File
     sources: tuple[Facts, ...]
     others: tuple[Other, ...]
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    noted: str | None = field(default=None, repr=False)
+
+
+def form_of_facts(facts: Facts) -> Form:
+    """The form of a source (`epochal.stores.forms`). Of one without rows it is not told how they
+    would be stored.
+    """
+    more: dict[str, Any] = {}
+    match facts:
+        case _ if not facts.shape[0]:
+            pass
+        case Chunked():
+            filters = [[each.id, *each.cd] for each in facts.filters]
+            more = {"chunks": list(facts.chunk), "filters": filters, "fill": facts.fill.hex()}
+            if facts.plain_edges:
+                more["edges"] = "plain"
+        case Library():
+            more = {"read": "libhdf5"}
+    if facts.paddings:
+        more["paddings"] = [list(each) for each in facts.paddings]
+    return form_of(facts.shape, facts.dtype, **more)

@@ -14,8 +14,9 @@ from epochal.errors import ChangedError, DamageError
 from epochal.layout import Layout
 from epochal.stores.descriptor import Descriptor
 from epochal.stores.file import File
-from epochal.stores.hdf5_facts import Library
+from epochal.stores.hdf5_facts import Library, form_of_facts
 from epochal.stores.hdf5_file import check_unchanged, load_plugins, open_far, open_quietly
+from epochal.stores.manifest import Form
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.remote_cache import Cached
 from epochal.stores.remote_hdf5 import SeekableFile
@@ -73,6 +74,11 @@ class LibrarySource:
             codec=facts.codec,
             parallel=False,
         )
+
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by, as far as that is known outside the library."""
+        return form_of_facts(self._facts)
 
     @property
     def layout(self) -> Layout:

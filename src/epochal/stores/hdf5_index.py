@@ -26,6 +26,7 @@ from epochal.stores.hdf5_chunks import (
     MAX_CHUNKS,
     ChunkIndex,
     Refused,
+    RefusedDamaged,
     RefusedUnsafe,
     addresses_hold,
     chunk_index,
@@ -39,15 +40,18 @@ from epochal.stores.hdf5_facts import (
     FileFacts,
     Library,
     Shape,
+    Virtual,
     Vlen,
+    form_of_facts,
 )
 from epochal.stores.hdf5_file import BROKEN, check_unchanged, load_plugins, opened
 from epochal.stores.hdf5_types import fixed_dtype, item_dtype, known_to_h5py, paddings_of
 from epochal.stores.hdf5_virtual import check_beside, virtual_facts
-from epochal.stores.hdf5_walk import address_of, walk
+from epochal.stores.hdf5_walk import Broken, address_of, walk
+from epochal.stores.manifest import SOURCES, Form
 from epochal.stores.store import KEPT_SUM, TRANSFORMS, Other, kept_besides
 
-__all__ = ["index_file"]
+__all__ = ["form_in", "index_file"]
 
 
 MAX_OBJECTS = 1_000_000
@@ -93,10 +97,11 @@ def index_file(
         context = _File(file, root.userblock_size, rules, sizes)
         sources, others, axes = _survey(root, context)
         groups = attributes_of_groups(root, [facts.name for facts in sources])
+        noted = groups.get("", {}).pop(SOURCES, None)
     for name, names in axes.items():
         groups.setdefault(name, {})["dimension_names"] = names
     check_unchanged(file)
-    return FileFacts(file, tuple(sources), tuple(others), groups)
+    return FileFacts(file, tuple(sources), tuple(others), groups, noted)
 
 
 def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other], dict[str, list[str]]]:
@@ -107,7 +112,7 @@ def _survey(file: Any, context: _File) -> tuple[list[Facts], list[Other], dict[s
     known: dict[tuple[int, int], Facts | Other] = {}
     for name, found in walk(file.id):
         if isinstance(found, str):
-            others.append(Other(name, found))
+            others.append(Other(name, found, damaged=isinstance(found, Broken)))
             continue
         address = address_of(found)
         facts = known.get(address) if address else None
@@ -145,15 +150,17 @@ def _look(dataset: Any, name: str, context: _File) -> Facts | Other:
         _check_virtual(dataset, context)
         shape = dataset.shape
         dtype = _type_text(dataset)
-        facts = _facts(dataset, name, context)
+        facts = _noted(dataset, name, context)
         if isinstance(facts, Library):
             known_to_h5py(dataset)
         return facts
     except Refused as refused:
         unsafe = isinstance(refused, RefusedUnsafe)
-        return Other(name, str(refused), shape, dtype, unsafe)
+        damaged = isinstance(refused, RefusedDamaged)
+        return Other(name, str(refused), shape, dtype, unsafe, damaged)
     except BROKEN as error:
-        return Other(name, f"libhdf5 cannot read what describes it: {error}", shape, dtype)
+        why = f"libhdf5 cannot read what describes it: {error}"
+        return Other(name, why, shape, dtype, damaged=True)
 
 
 def _type_text(dataset: Any) -> str:
@@ -161,6 +168,16 @@ def _type_text(dataset: Any) -> str:
         return str(dataset.dtype)
     except BROKEN:
         return ""
+
+
+def _noted(dataset: Any, name: str, context: _File) -> Facts:
+    """The facts with the checksums that a dataset carries. Those that are read through the library
+    only because that was asked for are compared with nothing.
+    """
+    facts = _facts(dataset, name, context)
+    if not context.rules.raw or isinstance(facts, Vlen | Virtual):
+        return facts
+    return replace(facts, manifest=manifest_of(dataset))
 
 
 def _facts(dataset: Any, name: str, context: _File) -> Facts:
@@ -283,7 +300,7 @@ def _virtual(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
         try:
             _check_virtual(mapped, replace(context, rules=rules))
             there = replace(context, file=file, userblock_bytes=userblock_bytes, rules=rules)
-            return _facts(mapped, name, there)
+            return _noted(mapped, name, there)
         except Refused as refused:
             raise type(refused)(f"it maps {name!r} of {file.name}: {refused}") from refused
 
@@ -344,16 +361,33 @@ def _chunked(
     if index is None:
         return _library(facts, chunk, filters, "this libhdf5 gives wrong addresses", context)
     base = facts.name, facts.shape, facts.dtype
-    return Chunked(
-        *base,
-        chunk,
-        filters,
-        *index,
-        fill,
-        plain_edges,
-        paddings=facts.paddings,
-        manifest=manifest_of(dataset),
-    )
+    return Chunked(*base, chunk, filters, *index, fill, plain_edges, paddings=facts.paddings)
+
+
+def form_in(dataset: Any, name: str) -> Form:
+    """The form of a chunked dataset (`epochal.stores.forms`) as whoever opens it will find it.
+
+    Parameters
+    ----------
+    dataset
+        The `h5py.h5d.DatasetID`.
+    name
+        Which the form tells.
+    """
+    dtype = fixed_dtype(dataset)
+    facts = Facts(name, dataset.shape + dtype.shape, dtype.base)
+    plist = dataset.get_create_plist()
+    chunk, filters = plist.get_chunk() + dtype.shape, _filters(plist)
+    paddings, fill = paddings_of(dataset, dtype), _fill(plist, facts)
+    base = facts.name, facts.shape, facts.dtype
+    why = "its stored type is converted by libhdf5" if paddings is None else why_not(filters)
+    if why or fill is None or paddings is None:
+        found: Facts = Library(*base, chunk, why)
+    else:
+        none = np.zeros(0, np.int64), np.zeros(0, np.uint32), None
+        plain = bool(filters) and bool(edges_are_plain(plist))
+        found = Chunked(*base, chunk, filters, *none, fill, plain, paddings=paddings)
+    return {"name": name, **form_of_facts(found)}
 
 
 def _index(dataset: Any, shape: Shape, chunk: Shape, context: _File) -> ChunkIndex | None:
@@ -396,16 +430,17 @@ def _unchunked(dataset: Any, plist: Any, facts: Facts, context: _File) -> Facts:
             else Compact(*base, fill, repeated=True)
         )
     if stored < nbytes:
-        raise Refused(f"{stored} bytes are stored where its shape takes {nbytes}")
+        raise RefusedDamaged(f"{stored} bytes are stored where its shape takes {nbytes}")
     if plist.get_layout() == h5py.h5d.COMPACT:
         if nbytes > MAX_COMPACT_BYTES:
-            raise Refused(f"{nbytes} bytes in a layout that holds {MAX_COMPACT_BYTES} at most")
+            raise RefusedDamaged(
+                f"{nbytes} bytes in a layout that holds {MAX_COMPACT_BYTES} at most"
+            )
         return Compact(*base, h5py.Dataset(dataset)[...].tobytes())
     offset = dataset.get_offset()
     if offset is None or offset > context.file.size_bytes - nbytes:
-        raise Refused(
+        raise RefusedDamaged(
             f"it lies at {offset} and has {nbytes} bytes "
             f"in a file of {context.file.size_bytes} bytes"
         )
-    manifest = manifest_of(dataset)
-    return Contiguous(*base, offset, paddings=facts.paddings, manifest=manifest)
+    return Contiguous(*base, offset, paddings=facts.paddings)

@@ -14,8 +14,8 @@ from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
 from epochal.stores.codecs import Bytes
 from epochal.stores.file import File
-from epochal.stores.hdf5_facts import Compact, Contiguous, Facts
-from epochal.stores.manifest import Manifest, crc32, differs
+from epochal.stores.hdf5_facts import Compact, Contiguous, Facts, form_of_facts
+from epochal.stores.manifest import Form, Manifest, crc32, differs
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.rows import (
     GATHER_BYTES,
@@ -139,6 +139,11 @@ class ContiguousSource:
         """Where in it the first row begins."""
         return self._facts.offset
 
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by."""
+        return form_of_facts(self._facts)
+
     def unchecked(self) -> ContiguousSource:
         """The same without its checksums."""
         return ContiguousSource(replace(self._facts, manifest=None), self._file)
@@ -211,6 +216,11 @@ class CompactSource:
     def layout(self) -> Layout:
         """Where the rows lie."""
         return self._layout
+
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by."""
+        return form_of_facts(self._facts)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Copy the rows of the virtual chunks ``[start, stop)``."""

@@ -9,9 +9,15 @@ import h5py
 
 from epochal.stores.hdf5_file import BROKEN
 
-__all__ = ["address_of", "find", "walk"]
+__all__ = ["Broken", "address_of", "find", "walk"]
 
 MAX_DEPTH = 64
+
+
+class Broken(str):
+    """Why something that is there cannot be looked at: it is damaged."""
+
+    __slots__ = ()
 
 
 def walk(root: Any) -> Iterator[tuple[str, Any]]:
@@ -25,7 +31,7 @@ def _descend(
     """Each dataset below `group` with its path, or a path with why there is none."""
     address = address_of(group)
     if address is None:
-        yield prefix.rstrip("/"), "a group that cannot be read"
+        yield prefix.rstrip("/"), Broken("a group that cannot be read")
         return
     if address in seen:
         yield prefix.rstrip("/"), "a group that was listed already, by another name"
@@ -37,14 +43,14 @@ def _descend(
     try:
         names = list(group)
     except BROKEN as error:
-        yield prefix.rstrip("/"), f"a group that cannot be read: {error}"
+        yield prefix.rstrip("/"), Broken(f"a group that cannot be read: {error}")
         return
     for raw in names:
         name = prefix + raw.decode("utf-8", "surrogateescape")
         try:
             found = _resolve(group, raw)
         except BROKEN as error:
-            yield name, f"cannot be opened: {error}"
+            yield name, Broken(f"cannot be opened: {error}")
             continue
         if isinstance(found, h5py.h5g.GroupID):
             yield from _descend(found, name + "/", depth + 1, seen)

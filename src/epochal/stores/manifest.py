@@ -1,5 +1,8 @@
 """Checksums of what is stored: a CRC-32 a piece, which reading compares before it decodes.
 
+With them goes the form of the source (`epochal.stores.forms`), and at the root of a file are the
+names of the sources that were written to it: what sums of pieces say nothing of.
+
 A manifest is kept where other readers do not look: in attributes of the HDF5 dataset or the Zarr
 array itself, or in a file beside one that was not written by us (``<file>.epochal-sums``). CRC-32,
 the polynomial of zlib, finds every flipped bit, and every burst of 32; it is no protection from
@@ -13,7 +16,7 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +29,9 @@ from epochal.errors import DamageWarning, FormatError
 
 __all__ = [
     "DAMAGED",
+    "SOURCES",
     "Beside",
+    "Form",
     "Manifest",
     "crc32",
     "differs",
@@ -37,7 +42,11 @@ __all__ = [
     "manifest_from_json",
     "manifest_json",
     "manifests_beside",
+    "mask_sums",
+    "names_after",
+    "names_from",
     "names_of_parts",
+    "names_text",
     "read_sidecar",
     "sidecar_of",
     "warn_of_damaged",
@@ -46,11 +55,15 @@ __all__ = [
 
 VERSION = 1
 ATTRIBUTE = "epochal_crc32"
+FORM = "epochal_crc32_form"  # which older versions ignore, and replace with the sums
+SOURCES = "epochal_crc32_sources"  # of the root
+ATTRIBUTE_BYTES = 60_000
 ATTRIBUTE_SUMS = 15_000  # of 4 bytes each: an attribute in an old header holds 64 KiB
 SIDECAR_MAGIC = b"epochal sums 1\n"
 SIDECAR_HEAD = struct.Struct("<QI")
 
 Sums = NDArray[np.uint32]
+Form = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +82,16 @@ class Manifest:
         Whether the sums are of decoded rows instead: where stored bytes cannot be had.
     damaged
         Whether there was one, which is no longer what was written: nothing can be compared with it.
+    form
+        What the rows are decoded by; None in files of older versions. With it the sums are also of
+        the filter masks of pieces (`mask_sums`).
     """
 
     sums: Sums = field(repr=False)
     piece_rows: int | None = None
     decoded: bool = False
     damaged: bool = False
+    form: Form | None = None
 
     @property
     def n_pieces(self) -> int:
@@ -122,14 +139,28 @@ def crc32(data: NDArray[Any] | bytes | memoryview, before: int = 0) -> int:
     return int(total(data, before))
 
 
+def mask_sums(masks: NDArray[np.uint32] | None, n_pieces: int) -> Sums:
+    """What the filter masks of pieces, the filters that were left out, change of their sums, by
+    exclusive or: nothing where all filters were applied.
+
+    >>> mask_sums(np.array([0, 1], "u4"), 2)
+    array([         0, 2583214201], dtype=uint32)
+    """
+    changes = np.zeros(n_pieces, np.uint32)
+    if masks is not None:
+        for mask in np.unique(masks[masks != 0]).tolist():
+            changes[masks == mask] = crc32(struct.pack("<I", mask))
+    return changes
+
+
 def is_manifest_attribute(name: object) -> bool:
     """Whether an attribute is part of a manifest."""
     return isinstance(name, str) and name.startswith(ATTRIBUTE)
 
 
-def manifest_attributes(manifest: Manifest) -> dict[str, NDArray[np.uint32]]:
+def manifest_attributes(manifest: Manifest) -> dict[str, Any]:
     """A manifest as attributes of its HDF5 dataset: some numbers about it, of which the last is
-    their own sum, and the sums in parts.
+    their own sum, the sums in parts, and the form as JSON.
 
     >>> manifest_attributes(Manifest(np.array([7], "u4")))["epochal_crc32_0"]
     array([7], dtype=uint32)
@@ -139,7 +170,10 @@ def manifest_attributes(manifest: Manifest) -> dict[str, NDArray[np.uint32]]:
     head[-1] = _sum_of(head[:-1])
     firsts = range(0, len(sums), ATTRIBUTE_SUMS)
     blocks = [head, *(sums[first : first + ATTRIBUTE_SUMS] for first in firsts)]
-    return dict(zip(names_of_parts(len(sums)), blocks, strict=False))
+    told = dict(zip(names_of_parts(len(sums)), blocks, strict=False))
+    if manifest.form is None:
+        return told
+    return {**told, FORM: np.bytes_(_text_of({"version": VERSION, "form": manifest.form}))}
 
 
 def names_of_parts(n_pieces: int) -> Iterator[str]:
@@ -168,11 +202,84 @@ def manifest_from_attributes(attributes: Mapping[str, Any]) -> Manifest | None:
         _, n_pieces, total, piece_rows, _ = (int(value) for value in head)
         parts = list(names_of_parts(n_pieces))[1:-1]
         sums = np.concatenate([NO_SUMS, *(np.asarray(attributes[name]) for name in parts)])
-    except (KeyError, TypeError, ValueError, IndexError):
+        form = _form_of(_told_in(attributes[FORM])) if FORM in attributes else None
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError):
         return DAMAGED
     if sums.dtype != np.uint32 or sums.shape != (n_pieces,) or _sum_of(sums) != total:
         return DAMAGED
-    return Manifest(sums, piece_rows or None)
+    return Manifest(sums, piece_rows or None, form=form)
+
+
+def names_after(text: Any, path: str, written: Mapping[str, bool]) -> list[str]:
+    """The names that a file is to keep: of those that it has, or that are noted beside it of all
+    its sources since, and of those that were `written`, where that was with checksums.
+    """
+    beside = manifests_beside(path, near=True)
+    before = [*beside]
+    if not beside.complete:
+        before = []
+        with suppress(FormatError):
+            before = [*names_from(text)]
+    left = [name for name in before if name not in written]
+    return [*left, *(name for name, summed in written.items() if summed)]
+
+
+def names_text(names: Collection[str]) -> str | None:
+    """The names of the sources of a file, as its root keeps them; None where there are none. Of so
+    many that it has no room for them it keeps that there were some.
+
+    >>> names_from(names_text(["X", "y"]))
+    ('X', 'y')
+    """
+    text = _text_of({"version": VERSION, "sources": [*names]})
+    if len(text) > ATTRIBUTE_BYTES:
+        text = _text_of({"version": VERSION, "sources": []})
+    return text if names else None
+
+
+def names_from(text: Any) -> tuple[str, ...]:
+    """What `names_text` told; none where nothing was told, or by a newer epochal.
+
+    Raises
+    ------
+    FormatError
+        It is damaged.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(map(str, _told_in(text).get("sources", ())))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FormatError(
+            "the names of the sources that were written are damaged: epochal verify --record "
+            "notes those that are there now"
+        ) from error
+
+
+def _form_of(told: Mapping[str, Any]) -> Form | None:
+    """The form that was told, if one was."""
+    form = told.get("form")
+    if form is not None and not isinstance(form, dict):
+        raise ValueError("its form is none")
+    return form
+
+
+def _text_of(told: Mapping[str, Any]) -> str:
+    """As JSON of ASCII, with its own sum in it."""
+    return json.dumps({**told, "sum": _sum_of_told(told)})
+
+
+def _told_in(text: Any) -> dict[str, Any]:
+    """What `_text_of` told; nothing of what a newer epochal did. Raises `ValueError` and the like
+    where it is not what was written.
+    """
+    told = json.loads(text)
+    if not isinstance(told, dict):
+        raise ValueError("it is no object")
+    total = told.pop("sum")
+    if _sum_of_told(told) != total:
+        raise ValueError("it is not what it was")
+    return dict(told) if told["version"] == VERSION else {}
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
@@ -186,6 +293,7 @@ def manifest_json(manifest: Manifest) -> dict[str, Any]:
         "version": VERSION,
         "pieces": len(sums),
         "crc32": base64.b64encode(sums.tobytes()).decode(),
+        **({} if manifest.form is None else {"form": dict(manifest.form)}),
     }
     return {**told, "sum": _sum_of_told(told)}
 
@@ -202,7 +310,9 @@ def manifest_from_json(told: Any) -> Manifest | None:
         if told["version"] != VERSION:
             return None
         sums = np.frombuffer(base64.b64decode(told["crc32"], validate=True), "<u4")
-        return Manifest(sums.astype(np.uint32)) if len(sums) == told["pieces"] else DAMAGED
+        if len(sums) != told["pieces"]:
+            return DAMAGED
+        return Manifest(sums.astype(np.uint32), form=_form_of(told))
     except (KeyError, TypeError, ValueError, AttributeError):
         return DAMAGED
 
@@ -224,8 +334,9 @@ def sidecar_of(path: str) -> str:
     return f"{path}.epochal-sums"
 
 
-def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
+def write_sidecar(path: str, manifests: Mapping[str, Manifest], *, complete: bool = False) -> None:
     """Keep manifests beside a file, by source: whole or not at all, on the disk when it returns.
+    `complete`: they are of all sources that are there, whatever the file itself has noted.
 
     A line; the length of a JSON header (8 bytes, little-endian) and the CRC-32 of it and of what
     follows it (4); the header; the sums of all sources as little-endian uint32.
@@ -237,10 +348,11 @@ def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
             "pieces": each.n_pieces,
             "piece_rows": each.piece_rows,
             "decoded": each.decoded,
+            "form": each.form,
         }
         for name, each in manifests.items()
     ]
-    header = json.dumps({"sources": told}).encode()
+    header = json.dumps({"sources": told, "complete": complete}).encode()
     total = crc32(b"".join([header, *blocks]))
     final = sidecar_of(path)
     passing = f"{final}.{os.getpid()}.new"
@@ -262,7 +374,7 @@ def write_sidecar(path: str, manifests: Mapping[str, Manifest]) -> None:
         os.close(folder)
 
 
-def read_sidecar(path: str) -> dict[str, Manifest]:
+def read_sidecar(path: str) -> Beside:
     """The manifests beside a file, by source; none where nothing is there.
 
     Raises
@@ -275,9 +387,9 @@ def read_sidecar(path: str) -> dict[str, Manifest]:
         with open(final, "rb") as file:
             data = file.read()
     except OSError:
-        return {}
+        return Beside()
     try:
-        return dict(_sidecar(data))
+        return _sidecar(data)
     except (KeyError, TypeError, ValueError, struct.error) as error:
         raise FormatError(
             f"{final}: the checksums of {os.path.basename(path)} are damaged: remove it, and have "
@@ -289,7 +401,7 @@ def forget_sums(path: str, names: Iterable[str]) -> None:
     """Let go of what is noted beside a file of sources that are about to change; of all, where it
     is damaged.
     """
-    noted: dict[str, Manifest] = {}
+    noted = Beside()
     with suppress(FormatError):
         noted = read_sidecar(path)
     left = {name: each for name, each in noted.items() if name not in set(names)}
@@ -301,11 +413,14 @@ def forget_sums(path: str, names: Iterable[str]) -> None:
 
 
 class Beside(dict[str, Manifest]):
-    """What is noted beside a file for a store to check, by source; `damaged`: nothing that helps,
-    so that each source has the manifest `DAMAGED`.
+    """What is noted beside a file for a store to check, by source.
+
+    `damaged`: nothing that helps, so that each source has the manifest `DAMAGED`. `complete`: of
+    all sources that there were.
     """
 
     damaged = False
+    complete = False
 
     def __missing__(self, name: str) -> Manifest | None:
         return DAMAGED if self.damaged else None
@@ -321,13 +436,13 @@ def manifests_beside(name: str, near: bool) -> Beside:
     found = Beside()
     if near and "://" not in name and os.path.exists(name):
         try:
-            found.update(read_sidecar(name))
+            return read_sidecar(name)
         except FormatError:
             found.damaged = True
     return found
 
 
-def _sidecar(data: bytes) -> Iterator[tuple[str, Manifest]]:
+def _sidecar(data: bytes) -> Beside:
     at = len(SIDECAR_MAGIC)
     if data[:at] != SIDECAR_MAGIC:
         raise ValueError("not a sidecar")
@@ -337,10 +452,15 @@ def _sidecar(data: bytes) -> Iterator[tuple[str, Manifest]]:
         raise ValueError("it is not what it was")
     header = json.loads(data[at : at + n_bytes])
     at += n_bytes
+    found = Beside()
+    found.complete = bool(header.get("complete"))
     for told in header["sources"]:
         end = at + 4 * told["pieces"]
         sums = np.frombuffer(data[at:end], "<u4").astype(np.uint32)
         if len(sums) != told["pieces"]:
             raise ValueError("it was cut off")
-        yield told["source"], Manifest(sums, told["piece_rows"], told["decoded"])
+        found[told["source"]] = Manifest(
+            sums, told["piece_rows"], told["decoded"], form=_form_of(told)
+        )
         at = end
+    return found

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from epochal.errors import DamageError, EpochalError
 from epochal.stores.file import File
+from epochal.stores.forms import form_of_source, held_to
 from epochal.stores.hdf5_facts import Contiguous
 from epochal.stores.hdf5_plain import ContiguousSource
 from epochal.stores.manifest import Manifest, manifests_beside
@@ -54,10 +55,10 @@ def noted(file: File) -> Manifest | None:
 
 def source_of(file: File, header: Header, name: str, manifest: Manifest | None = None) -> Source:
     """The array that a header describes as a source."""
-    if header.by_columns:
-        return FortranSource(name, header, file)
     facts = Contiguous(name, header.shape, header.dtype, header.offset, manifest=manifest)
-    return ContiguousSource(facts, file)
+    by_columns = header.by_columns
+    source = FortranSource(name, header, file) if by_columns else ContiguousSource(facts, file)
+    return held_to(manifest, form_of_source(source), source, file.name, name)
 
 
 def _begins(file: File, n_bytes: int) -> bytes:

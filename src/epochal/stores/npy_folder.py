@@ -3,7 +3,10 @@
 That says which file is which source, how many rows count, and has the attributes of the whole::
 
     {"format": "epochal-npy", "version": 1, "rows": 60000,
-     "sources": {"X": {"file": "X.npy"}, "y": {"file": "y.npy"}}, "attrs": {"scale": 0.5}}
+     "sources": {"X": {"file": "X.npy"}, "y": {"file": "y.npy"}}, "attrs": {"scale": 0.5},
+     "crc32": 1234}
+
+The last is the CRC-32 of the rest, as JSON with sorted keys; without it nothing is compared.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 from epochal.errors import EpochalError, FormatError, UnsafeError
 from epochal.stores.file import File, Tree, read_whole
+from epochal.stores.manifest import crc32
 from epochal.stores.npy import header_of, noted, source_of
 from epochal.stores.store import AnySource, Other
 
@@ -37,11 +41,14 @@ class FolderFacts:
         Path of the ``.npy`` file in the folder, by source.
     attrs
         Attributes of the whole.
+    as_written
+        Whether all of it is what a writer wrote; None where no sum says so.
     """
 
     rows: int
     files: Mapping[str, str]
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    as_written: bool | None = None
 
     def text(self) -> str:
         """As it is written.
@@ -56,7 +63,7 @@ class FolderFacts:
             "sources": {name: {"file": file} for name, file in self.files.items()},
             "attrs": dict(self.attrs),
         }
-        return json.dumps(told, indent=2)
+        return json.dumps({**told, "crc32": _sum_of(told)}, indent=2)
 
 
 def facts_in(data: bytes, name: str) -> FolderFacts:
@@ -78,7 +85,12 @@ def facts_in(data: bytes, name: str) -> FolderFacts:
     good = type(rows) is int and rows >= 0 and isinstance(attrs, dict)
     if not good or not all(isinstance(file, str) for file in files.values()):
         raise FormatError(f"{name}: {DOCUMENT} says rows={rows!r}, sources={files!r}")
-    return FolderFacts(rows, files, attrs)
+    total = told.pop("crc32", None)
+    return FolderFacts(rows, files, attrs, None if total is None else total == _sum_of(told))
+
+
+def _sum_of(told: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(told, sort_keys=True).encode())
 
 
 class NpyFolderStore:
@@ -92,12 +104,17 @@ class NpyFolderStore:
         self.sources: dict[str, AnySource] = {}
         self._files: list[File] = []
         others = []
+        if facts.as_written is False:
+            why = (
+                'it is not what was written; if it was changed on purpose, remove its line "crc32"'
+            )
+            others.append(Other(DOCUMENT, why, damaged=True))
         for name, key in facts.files.items():
             try:
                 self.sources[name] = self._source(name, key, facts.rows)
             except (FormatError, UnsafeError, FileNotFoundError) as error:
                 unsafe = isinstance(error, UnsafeError)
-                others.append(Other(name, str(error), unsafe=unsafe))
+                others.append(Other(name, str(error), unsafe=unsafe, damaged=not unsafe))
         self.others = tuple(others)
 
     def _source(self, name: str, key: str, rows: int) -> AnySource:

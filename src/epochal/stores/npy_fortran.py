@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
 from epochal.stores.file import File, Read
+from epochal.stores.forms import form_of
+from epochal.stores.manifest import Form
 from epochal.stores.memory import virtual_chunk_rows
 from epochal.stores.npy_header import Header
 
@@ -50,6 +52,11 @@ class FortranSource:
             codec=codec,
             in_flight=file.in_flight,
         )
+
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by."""
+        return {**form_of(self.layout.shape, self.layout.dtype), "order": "F"}
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         """Read the rows of the chunks ``[start, stop)``: a read a column, of all their rows, as

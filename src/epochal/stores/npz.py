@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from epochal.errors import EpochalError, FormatError, UnsafeError
+from epochal.errors import DamageError, EpochalError, FormatError, UnsafeError
 from epochal.stores.archive import DEFLATED, STORED, Member, members, open_member, packed
 from epochal.stores.archive_copy import UnpackedCopy
 from epochal.stores.archive_inflate import Inflater
@@ -50,7 +50,8 @@ class NpzStore:
             try:
                 self.sources[name] = self._source(member, name)
             except EpochalError as error:
-                others.append(Other(name, str(error), unsafe=isinstance(error, UnsafeError)))
+                unsafe, damaged = isinstance(error, UnsafeError), isinstance(error, DamageError)
+                others.append(Other(name, str(error), unsafe=unsafe, damaged=damaged))
         self.others = tuple(others)
 
     def _source(self, member: Member, name: str) -> Source:

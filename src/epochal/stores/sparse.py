@@ -141,7 +141,8 @@ def assemble(store: Store) -> Store:
         try:
             found = _sparse(store, group)
         except EpochalError as error:
-            found = str(error)
+            others.append(Other(group, str(error), damaged=True))
+            continue
         if isinstance(found, RaggedSource):
             sparse[group] = found
         elif found:

@@ -5,8 +5,8 @@ A new format is one module that builds objects of this shape; nothing above asks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "Summed",
     "kept_besides",
     "largest_group",
+    "missed",
     "version_of",
 ]
 
@@ -91,6 +92,8 @@ class Other:
     shape: tuple[int, ...] | None = None
     dtype: str = ""
     unsafe: bool = False  # refused for what it asks for, not for what it is
+    damaged: bool = False  # it was a source, or says so, and cannot be looked at
+    gone: bool = False  # it was a source when that was noted, and is none now
 
 
 class Store(Protocol):
@@ -135,6 +138,22 @@ def kept_besides(name: str, shape: tuple[int, ...]) -> Other:
     """What is told of it."""
     why = "the transform that made these rows: epochal.transforms.load reads it"
     return Other(name, why, shape, "uint8")
+
+
+def missed(
+    noted: Iterable[str], sources: Collection[str], others: Sequence[Other]
+) -> tuple[Other, ...]:
+    """The rest of a store, with what was noted as a source of it and is none."""
+    gone = {name.strip("/"): name for name in noted if name not in sources}
+    told = [
+        replace(other, gone=True) if gone.pop(other.name.strip("/"), None) else other
+        for other in others
+    ]
+    why = (
+        "it was a source when that was noted, and is not there: removed, renamed or damaged; if "
+        "another program did it on purpose, epochal verify --record notes what is there now"
+    )
+    return (*told, *(Other(name, why, gone=True) for name in gone.values()))
 
 
 class StoreOver:

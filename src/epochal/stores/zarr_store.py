@@ -24,19 +24,23 @@ from epochal.stores.blosc import Undecodable
 from epochal.stores.checks import Checks
 from epochal.stores.codecs import Bytes
 from epochal.stores.file import File, Tree
+from epochal.stores.forms import form_of, held_to
 from epochal.stores.manifest import (
+    DAMAGED,
+    Form,
     Manifest,
     crc32,
     manifest_from_json,
     manifests_beside,
+    names_from,
 )
 from epochal.stores.rows import byte_view
-from epochal.stores.store import KEPT_SUM, TRANSFORMS, AnySource, Other, kept_besides
+from epochal.stores.store import KEPT_SUM, TRANSFORMS, AnySource, Other, kept_besides, missed
 from epochal.stores.zarr_codecs import Unreadable, UnsafeCodec
 from epochal.stores.zarr_meta import ArrayMeta, read_v2, read_v3
 from epochal.stores.zarr_nodes import metadata_of
 
-__all__ = ["ZarrStore", "ZarrZipStore"]
+__all__ = ["ZarrStore", "ZarrZipStore", "form_of_meta"]
 
 GROUP_BYTES = 1 << 20  # neighbouring chunks of a shard are read in one call up to this
 GAP_BYTES = 4096
@@ -147,6 +151,11 @@ class ZarrSource:
             place.append(slice(first, last) if axis else slice(first - base, last - base))
         assert place[0].stop <= n_rows
         return tuple(place)
+
+    @property
+    def form(self) -> Form:
+        """What its rows are decoded by."""
+        return form_of_meta(self._meta)
 
     def unchecked(self) -> ZarrSource:
         """The same without its checksums."""
@@ -285,11 +294,12 @@ class ZarrStore:
         self.sources: dict[str, AnySource] = {}
         self.groups: dict[str, dict[str, Any]] = {}
         self._sums = manifests_beside(tree.name, tree.in_flight == 1)
+        self._names: list[str] = []
         others: list[Other] = []
         for path, meta in sorted(metadata_of(tree).items()):
             name = _name(tree, path)
             if isinstance(meta, Unreadable):
-                others.append(Other(name, str(meta)))
+                others.append(Other(name, str(meta), damaged=True))
                 continue
             attributes = meta.get("attributes")
             if path == TRANSFORMS and isinstance(attributes, dict) and KEPT_SUM in attributes:
@@ -300,20 +310,24 @@ class ZarrStore:
                 self._add(name, path, meta)
             except (Unreadable, FormatError) as error:
                 unsafe = isinstance(error, UnsafeCodec)
-                others.append(Other(name, str(error), unsafe=unsafe))
-        self.others = tuple(others)
+                damaged = isinstance(error, FormatError)
+                others.append(Other(name, str(error), unsafe=unsafe, damaged=damaged))
+        # What is noted beside the store of all its sources is newer than what it says itself.
+        self.others = missed(() if self._sums.complete else self._names, self.sources, others)
 
     def _add(self, name: str, path: str, meta: Mapping[str, Any]) -> None:
         given = meta.get("attributes")
         attributes = dict(given) if isinstance(given, dict) else {}
-        mine = manifest_from_json(attributes.pop("epochal", None))
+        told = attributes.pop("epochal", None)
         if not isinstance(attributes.get("dimension_names", []), list):
             del attributes["dimension_names"]
         if attributes:
             self.groups[path] = attributes
         version_2 = meta.get("zarr_format") == 2
         if meta.get("node_type") == "group" or (version_2 and not {"shape", "dtype"} & set(meta)):
+            self._names += names_from(told) if not path and not self._sums.complete else ()
             return
+        mine = manifest_from_json(told)
         array = read_v2(meta) if version_2 else read_v3(meta)
         array.pipeline()  # says if it cannot be decoded
         if array.dimensions:
@@ -321,11 +335,26 @@ class ZarrStore:
         folder = f"{path}/" if path else ""
         chunks = _index(self._tree, folder, array)
         manifest = self._sums[name] or mine
-        self.sources[name] = ZarrSource(self._tree, folder, array, chunks, manifest)
+        if manifest is None and name in self._names:
+            manifest = DAMAGED
+        source = ZarrSource(self._tree, folder, array, chunks, manifest)
+        self.sources[name] = held_to(manifest, source.form, source, self.name, name)
 
     def close(self) -> None:
         """Give back what is open."""
         self._tree.close()
+
+
+def form_of_meta(meta: ArrayMeta) -> Form:
+    """The form of an array (`epochal.stores.forms`)."""
+    if not meta.shape[0]:
+        return form_of(meta.shape, meta.dtype)
+    more = {"chunks": [*meta.chunk], "filters": [*meta.codecs], "fill": meta.fill.hex()}
+    if meta.axes is not None:
+        more["axes"] = [*meta.axes]
+    if meta.shards is not None:
+        more["shards"] = [*meta.shards.shape]
+    return form_of(meta.shape, meta.dtype, **more)
 
 
 class ZarrZipStore(ZarrStore):

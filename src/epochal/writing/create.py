@@ -15,6 +15,7 @@ from epochal import sizes
 from epochal.errors import DamageError, FileMissingError, MismatchError, SourceNameError
 from epochal.execute.probe import threads_of
 from epochal.stores import npy_folder, open_store
+from epochal.stores.forms import UnlikeSource
 from epochal.stores.store import largest_group
 from epochal.writing import hdf5, npy, zarr
 from epochal.writing.attributes import check_attributes
@@ -442,9 +443,12 @@ def _names_in(path: str, sources: Sequence[str] | None) -> list[str]:
     store = open_store(path)
     try:
         if sources is None:
-            return list(largest_group(store.sources))
+            sources = list(largest_group(store.sources))
         names = [sources] if isinstance(sources, str) else list(sources)
         for name in names:
+            if isinstance(unlike := store.sources.get(name), UnlikeSource):
+                # What is there now would be noted as what is right.
+                raise unlike.error(0, unlike.layout.n_chunks)
             if name not in store.sources:
                 raise SourceNameError(
                     f"no source {name!r} in {path}: there are {', '.join(store.sources) or 'none'}"

@@ -6,7 +6,7 @@ indexes, no times in it, so that the same rows give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import h5py
@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 from epochal.errors import DamageError, EpochalError, MismatchError, SourceNameError
 from epochal.stores.codecs import Undecodable
 from epochal.stores.filters import Filter, Pipeline, why_not
+from epochal.stores.hdf5_index import form_in
 from epochal.stores.manifest import (
+    SOURCES,
     Manifest,
     crc32,
     forget_sums,
     is_manifest_attribute,
     manifest_attributes,
     manifest_from_attributes,
+    names_after,
+    names_text,
 )
 from epochal.stores.store import KEPT_SUM
 from epochal.writing.container import Bytes, Encode, Progress
@@ -190,7 +194,9 @@ class HDF5Container:
                     self._reach[name] = progress.rows
                 if final:
                     self._flavour.mark_rows(dataset)
-                    set_manifest(dataset, sums.get(name))
+                    set_manifest(dataset, sums.get(name), name)
+            if final:
+                note_names(self._file, self._path, self._specs, sums)
             self._note_rows(None if final else progress.rows)
             if final:
                 self._flavour.set_attributes(self._file, progress.attrs)
@@ -286,14 +292,25 @@ def filters_of(dataset: Any) -> tuple[Filter, ...]:
     return tuple(Filter(code, tuple(values)) for code, _, values, _ in found)
 
 
-def set_manifest(dataset: Any, sums: NDArray[np.uint32] | None) -> None:
+def set_manifest(dataset: Any, sums: NDArray[np.uint32] | None, source: str) -> None:
     """Replace the manifest of a dataset; None takes it away."""
     for name in list(dataset.attrs):
         if is_manifest_attribute(name):
             del dataset.attrs[name]
     if sums is not None:
-        for name, value in manifest_attributes(Manifest(sums)).items():
+        manifest = Manifest(sums, form=form_in(dataset.id, source.strip("/")))
+        for name, value in manifest_attributes(manifest).items():
             dataset.attrs[name] = value
+
+
+def note_names(file: Any, path: str, written: Iterable[str], sums: Collection[str]) -> None:
+    """Let the root name the sources that were written, where there are `sums` of them."""
+    names = {name.strip("/"): name in sums for name in written}
+    text = names_text(names_after(file.attrs.get(SOURCES), path, names))
+    if SOURCES in file.attrs:
+        del file.attrs[SOURCES]
+    if text is not None:
+        file.attrs[SOURCES] = np.bytes_(text)
 
 
 def specs_in(

@@ -241,7 +241,9 @@ class NpyContainer:
         if progress.sums is None:
             return False
         for name, file in self._files.items():
-            manifest = Manifest(progress.sums[name], file.spec.chunk_rows)
+            manifest = Manifest(
+                progress.sums[name], file.spec.chunk_rows, form=file.form(progress.rows)
+            )
             write_sidecar(where(file.path), {name: manifest})
         return True
 

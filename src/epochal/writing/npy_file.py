@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from epochal.errors import MismatchError
 from epochal.stores.descriptor import Descriptor, Stamp, read_into
-from epochal.stores.manifest import sidecar_of
+from epochal.stores.forms import form_of
+from epochal.stores.manifest import Form, sidecar_of
 from epochal.stores.npy import header_of
 from epochal.stores.npy_header import MAGIC, Header
 from epochal.writing import folder
@@ -62,6 +63,11 @@ class NpyFile:
         if header_at(self.path).shape[0] > rows:  # never longer than the file
             folder.edit_file(self.path, *self.edit(rows))
         self.cut(rows)
+
+    def form(self, rows: int) -> Form:
+        """What so many rows are decoded by."""
+        header = header_at(self.path)
+        return form_of((rows, *header.shape[1:]), header.dtype)
 
     def edit(self, rows: int) -> tuple[int, bytes]:
         """What makes the header one of so many rows: where it changes, and to what."""

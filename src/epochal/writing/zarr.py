@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,10 +26,13 @@ from epochal.stores.manifest import (
     forget_sums,
     manifest_from_json,
     manifest_json,
+    names_after,
+    names_text,
 )
 from epochal.stores.store import KEPT_SUM
 from epochal.stores.zarr_codecs import Unreadable
 from epochal.stores.zarr_meta import parse_json
+from epochal.stores.zarr_store import form_of_meta
 from epochal.writing import folder
 from epochal.writing.container import Bytes, Encode, Progress
 from epochal.writing.disk import remove, writing_to
@@ -41,7 +44,7 @@ from epochal.writing.zarr_array import document, encoder, meta_of, spec_of
 __all__ = ["APPENDING", "ZarrContainer", "recover", "specs_in"]
 
 DOCUMENT = "zarr.json"
-MANIFEST = "epochal"  # the attribute of an array that holds its manifest
+MANIFEST = "epochal"  # the attribute of an array that holds its manifest; the root's has names
 APPENDING = ".epochal-appending"  # there while a writer adds to a store that was published
 Document = dict[str, Any]
 recover = folder.recover
@@ -110,7 +113,8 @@ class ZarrContainer:
         if not state.exists() and any(found["shape"][0] for found in arrays.values()):
             # Killed when all was done but to publish it.
             _, progress = specs_in(path, [*arrays])
-            progress.attrs = root.get("attributes") or {}
+            attributes = root.get("attributes") or {}
+            progress.attrs = {key: attributes[key] for key in attributes if key != MANIFEST}
         else:
             data = state.read_bytes() if state.exists() else b""
             progress, _ = folder.progress_from(data, path)
@@ -182,6 +186,8 @@ class ZarrContainer:
             documents = {array.path: array.document for array in self._arrays.values()}
             holder = documents.get("", self._root)
             holder.setdefault("attributes", {}).update(folder.json_value(progress.attrs))
+            if holder is self._root:
+                self._note_names(progress.sums or {})
             texts = _texts(self._root, documents)
         else:
             texts = {folder.STATE: folder.progress_json(progress)}
@@ -196,6 +202,14 @@ class ZarrContainer:
             folder.commit(self._path, sorted(self._staged), texts, removed)
         self._staged.clear()
         self._rows = progress.rows
+
+    def _note_names(self, sums: Collection[str]) -> None:
+        """Let the root name the sources that were written, where there are `sums` of them."""
+        attributes = self._root["attributes"]
+        names = {name: name in sums for name in self._arrays}
+        text = names_text(names_after(attributes.pop(MANIFEST, None), self._path, names))
+        if text is not None:
+            attributes[MANIFEST] = text
 
     def abandon(self) -> None:
         """See `Container`. A published store is as it was when it was last saved."""
@@ -271,7 +285,8 @@ class _Array:
         attributes = self.document.setdefault("attributes", {})
         attributes.pop(MANIFEST, None)
         if sums is not None:
-            attributes[MANIFEST] = manifest_json(Manifest(sums))
+            form = form_of_meta(meta_of(self.document))
+            attributes[MANIFEST] = manifest_json(Manifest(sums, form=form))
 
     def clean(self, rows: int) -> None:
         """Remove chunks past the first so many rows, and what would have replaced others."""
