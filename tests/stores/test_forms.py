@@ -445,3 +445,33 @@ def test_what_was_recorded_of_others_is_compared(tmp_path):
     assert epochal.verify(path).ok
     assert set(read_sidecar(path)) == {"b", "scaled", "small", "rows/values"}
     assert sidecar_of(path)
+
+
+@pytest.mark.parametrize("how", [{"compression": "lzf"}, {"chunks": (7, 3)}, {"chunks": None}, {}])
+def test_a_source_that_is_stored_anew_is_read(tmp_path, how):
+    """As ``h5repack`` does, which copies attributes: nothing of what was summed is there any more.
+    The same chunks and filters are the same bytes.
+    """
+    before, after = tmp_path / "a.h5", tmp_path / "b.h5"
+    X = np.random.default_rng(0).integers(0, 99, (200, 3)).astype("<i2")
+    with epochal.create(before, {"X": ((3,), "<i2")}, chunk_rows=10) as writer:
+        writer.append(X=X)
+    how = {"chunks": (10, 3), **how}
+    if how == {"chunks": (10, 3)}:
+        how |= {"compression": "gzip", "shuffle": True, "compression_opts": 9}
+    if how["chunks"] is None:
+        how = {}
+    with h5py.File(before) as old, h5py.File(after, "w") as new:
+        new.attrs.update(old.attrs)
+        copy = new.create_dataset("X", data=old["X"][:], **how)
+        copy.attrs.update(old["X"].attrs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = epochal.open(after)
+        assert (ds["X"][:] == X).all()
+        assert (np.concatenate([b.X for b in ds.batches("sequential", 9)]) == X).all()
+    found = epochal.verify(after)
+    assert not found.ok
+    assert found.sources[0].against == "an older state"
+    assert epochal.verify(after, record=True).ok
+    assert epochal.verify(after).ok

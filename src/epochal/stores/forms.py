@@ -14,13 +14,21 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from epochal.errors import DamageError
+from epochal.errors import DamageError, EpochalError
 from epochal.layout import Layout
 from epochal.stores.manifest import Form, Manifest, crc32
 from epochal.stores.source import Source
-from epochal.stores.store import SelfChecking
+from epochal.stores.store import SelfChecking, Summed
 
-__all__ = ["NAME", "UnlikeSource", "differences", "form_of", "form_of_source", "held_to"]
+__all__ = [
+    "NAME",
+    "UnlikeSource",
+    "differences",
+    "form_of",
+    "form_of_source",
+    "held_to",
+    "is_rewritten",
+]
 
 MOST_CHARS = 4000  # of a value, which is told by its sum otherwise: a form fits an attribute
 NAME, ROWS = "name", "rows"
@@ -103,6 +111,25 @@ def held_to(noted: Manifest | None, found: Form, source: Source, file: str, name
     if not wrong or (list(wrong) == [ROWS] and not source.layout.checked):
         return source
     return UnlikeSource(file, name, source, "; ".join(wrong.values()))
+
+
+def is_rewritten(noted: Manifest | None, found: Form, source: Source) -> bool:
+    """Whether another program has stored all of a source anew since, as ``h5repack`` does: it has
+    another form, and what is stored of it is nothing that was summed. (Where its metadata are
+    damaged, all that is there still.) Reads three chunks of such a source.
+    """
+    if noted is None or noted.form is None or not isinstance(source, Summed):
+        return False
+    n_chunks = source.layout.n_chunks
+    if not n_chunks or not differences(noted.form, found):
+        return False
+    known = {0, *noted.sums.tolist()}
+    try:
+        looks = (source.stored_sums(at, at + 1) for at in {0, n_chunks // 2, n_chunks - 1})
+        sums = np.concatenate([*looks])
+    except (EpochalError, EOFError, OSError, ValueError, MemoryError):
+        return False
+    return bool(sums.any()) and known.isdisjoint(sums[sums != 0].tolist())
 
 
 class UnlikeSource:

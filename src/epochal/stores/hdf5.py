@@ -10,7 +10,7 @@ from epochal.errors import EpochalError, FormatError
 from epochal.stores.concat import ConcatSource
 from epochal.stores.decoded import DecodedSource
 from epochal.stores.file import File
-from epochal.stores.forms import NAME, held_to
+from epochal.stores.forms import NAME, held_to, is_rewritten
 from epochal.stores.hdf5_child import index_in_child
 from epochal.stores.hdf5_chunked import ChunkedSource
 from epochal.stores.hdf5_facts import (
@@ -28,7 +28,14 @@ from epochal.stores.hdf5_fallback import LibrarySource
 from epochal.stores.hdf5_index import index_file
 from epochal.stores.hdf5_plain import CompactSource, ContiguousSource
 from epochal.stores.hdf5_vlen import vlen_source
-from epochal.stores.manifest import DAMAGED, SOURCES, Beside, manifests_beside, names_from
+from epochal.stores.manifest import (
+    DAMAGED,
+    OUTDATED,
+    SOURCES,
+    Beside,
+    manifests_beside,
+    names_from,
+)
 from epochal.stores.part import part_of
 from epochal.stores.source import Source
 from epochal.stores.store import AnySource, Other, SelfChecking, missed
@@ -139,7 +146,10 @@ class HDF5Store:
         noted = facts.manifest
         if noted is not None and noted.damaged and not isinstance(source, SelfChecking):
             return DecodedSource(self.name, facts.name, source, noted)
-        return held_to(noted, form_of_facts(facts), source, self.name, facts.name)
+        form = form_of_facts(facts)
+        if is_rewritten(noted, form, source):
+            return _fixed(replace(facts, manifest=OUTDATED), self._file)
+        return held_to(noted, form, source, self.name, facts.name)
 
 
 def _with_manifest(facts: Facts, beside: Beside, written: bool) -> Facts:

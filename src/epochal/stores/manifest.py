@@ -29,6 +29,7 @@ from epochal.errors import DamageWarning, FormatError
 
 __all__ = [
     "DAMAGED",
+    "OUTDATED",
     "SOURCES",
     "Beside",
     "Form",
@@ -105,6 +106,7 @@ class Manifest:
 
 
 NO_SUMS = np.empty(0, np.uint32)
+OUTDATED = Manifest(NO_SUMS)  # of a state that fits nothing which is there now
 DAMAGED = Manifest(NO_SUMS, damaged=True)
 
 
