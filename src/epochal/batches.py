@@ -271,7 +271,8 @@ class Batches:
         if following is not None and following.scheme.epoch == self.epoch:
             self._order = following
         plan = self._planner.plan_from(self._order, start)
-        if self._pool is None or self._pool.threads != plan.pool_threads:
+        warm = self._pool is not None and self._pool.threads == plan.pool_threads
+        if not warm or self._pool is None:
             self._close_pool()
             self._pool = Pool(plan.pool_threads)
         rolls = not start and any(feed.roll for feed in plan.feeds)
@@ -290,6 +291,7 @@ class Batches:
             finish_is_cheap=self._finish_is_cheap,
             kept=kept,
             start_batch=start,
+            warm=warm,
             ledger=self._ledger,
         )
 

@@ -56,11 +56,17 @@ def test_the_same_question_has_the_same_answer():
         ("sequential", 2_000_000, "stream"),
         ("sequential", 20_000_000, "resident"),
         ("shuffled_sequential", 20_000_000, "resident"),
-        ("shuffled_sequential", 3_000_000, "spool"),
+        ("shuffled_sequential", 3_000_000, "rescan"),  # piles would be small, and many
     ],
 )
 def test_the_cheapest_that_fits_is_chosen(name, budget_bytes, expected):
     assert planned(budget_bytes, made_order(name)).strategy == expected
+
+
+def test_rows_of_a_large_file_are_spooled():
+    plan = planned(30_000_000, X=made_layout(row_bytes=1000))
+    assert plan.strategy == "spool"
+    assert plan.predicted.spilled_bytes > 60_000_000
 
 
 def test_without_scratch_the_file_is_scanned_again():
@@ -264,9 +270,10 @@ def test_an_epoch_of_the_short_batch_alone_does_not_size_the_plan(strategy):
 
 def test_small_sources_stay_resident_beside_a_large_one():
     small = made_layout(row_bytes=1)
-    plan = planned(3_000_000, X=made_layout(), y=small)
+    large = made_layout(row_bytes=1000)
+    plan = planned(30_000_000, X=large, y=small)
     assert [feed.kind for feed in plan.feeds] == ["spool", "resident"]
-    assert plan.predicted.read_bytes == made_layout().stored_bytes + small.stored_bytes
+    assert plan.predicted.read_bytes == large.stored_bytes + small.stored_bytes
 
 
 def test_a_larger_budget_spills_less():

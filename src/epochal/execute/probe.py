@@ -33,6 +33,7 @@ PROBE_SECONDS = 0.02
 COPY_BYTES = 8 << 20
 CACHED_ROW_SECONDS = 8e-6  # a row that takes longer than this and a copy was waited for
 CACHED_BYTES_PER_S = 1.5e9
+SHARED_MEMORY = 1.5  # copies that several threads make at once take so much longer
 PUSHING_OUT = 1.5  # what comes to a full page cache costs so much more than what a look at it tells
 LEAST_ROWS = 128  # fewer tell nothing of many that are under way at once
 ROOMY = 1.25  # the page cache has room for files if there is free memory for so many times theirs
@@ -183,7 +184,7 @@ def _probe_rows(source: Source, threads: int, there: NDArray[np.int64], *, roomy
     copied = CACHED_ROW_SECONDS + layout.row_bytes / CACHED_BYTES_PER_S
     if quick <= copied or not layout.parallel:  # as many at once as a group of batches has
         quick = min(_timed_rows(source, 1, many) for _ in range(3))
-        return Rates(queued_row_seconds=quick / threads, row_readers=threads)
+        return Rates(queued_row_seconds=_together(quick, threads), row_readers=threads)
     # Of a device: many threads that wait for a row each, a few that ask it for many at once past
     # the page cache, or a few that wait, if it was no device after all.
     n_rows = max(int(DEVICE_SECONDS / quick), LEAST_ROWS)
@@ -195,13 +196,18 @@ def _probe_rows(source: Source, threads: int, there: NDArray[np.int64], *, roomy
     seconds, readers, uncached = min(timed, key=lambda t: t[0] if t[2] else PUSHING_OUT * t[0])
     cached = 0.0
     if roomy and can_load(source):
-        cached = min(_timed_rows(source, 1, many, there) for _ in range(3)) / threads
+        cached = _together(min(_timed_rows(source, 1, many, there) for _ in range(3)), threads)
     return Rates(
         queued_row_seconds=seconds,
         row_readers=readers,
         uncached=uncached,
         cached_row_seconds=cached,
     )
+
+
+def _together(seconds: float, threads: int) -> float:
+    """One of many that several threads do, by what it takes one alone: they share the memory."""
+    return seconds if threads == 1 else seconds * SHARED_MEMORY / threads
 
 
 def _timed_rows(

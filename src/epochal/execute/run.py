@@ -33,6 +33,7 @@ from epochal.stores.ragged import AnySource, RaggedSource
 __all__ = ["Run", "discard"]
 
 Arrays = tuple[BatchRows, ...]
+KEEPS_NOTHING = {"stream", "window", "direct", "ragged stream", "ragged window"}
 SMALL_PART = 16  # the caller's thread copies no more than this part of a batch: a sixteenth
 
 
@@ -71,6 +72,8 @@ class Run:
         Applied to each batch's arrays, on the pool unless it is cheap.
     kept
         What the last epoch's `leave` returned.
+    warm
+        Whether the pool's threads run already.
     ledger
         Rows to leave out of batches, where any are to be.
     """
@@ -89,11 +92,12 @@ class Run:
         finish_is_cheap: bool,
         kept: Mapping[str, Any],
         start_batch: int = 0,
+        warm: bool = False,
         ledger: Ledger | None = None,
     ) -> None:
         self.plan = plan
         self.meter = meter
-        self.predicted = _predicted(plan, kept)
+        self.predicted = _predicted(plan, kept, warm=warm and not start_batch)
         self._order = order
         self._pool = pool
         self._finish = finish
@@ -327,11 +331,13 @@ def discard(kept: Mapping[str, Any]) -> None:
             one.close()
 
 
-def _predicted(plan: Plan, kept: Mapping[str, Any]) -> Prediction:
-    """What the plan says of an epoch that starts with what was kept."""
+def _predicted(plan: Plan, kept: Mapping[str, Any], *, warm: bool) -> Prediction:
+    """What the plan says of an epoch that starts with what was kept, and maybe with threads."""
     if any(isinstance(one, KeptSpool) and not one.rolled for one in kept.values()):
         return plan.second
-    return plan.later if kept else plan.predicted
+    if kept or (warm and all(feed.kind in KEEPS_NOTHING for feed in plan.feeds)):
+        return plan.later
+    return plan.predicted
 
 
 def _feed(

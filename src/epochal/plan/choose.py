@@ -258,16 +258,18 @@ def _cost(option: _Option, task: Task, which: str) -> Prediction:
     ordering = 0.0 if by_key else task.order_seconds
     n_batches = task.order.n_batches - task.start_batch
     n_rows = task.order.n_positions - task.start
-    handing = (
-        n_batches * task.machine.batch_seconds
-        + n_batches / task.batch_group * task.machine.task_seconds
-    )
+    machine = task.machine
+    each = machine.batch_seconds + machine.task_seconds / task.batch_group
+    for part in option.parts:
+        piles = part.feed.kind in ("spool", "ragged spool")
+        each += machine.pile_part_seconds if piles else machine.part_seconds
+    handing = n_batches * each
     cost = Prediction(
         rows=n_rows,
         held_bytes=sum(part.feed.held_bytes for part in option.parts) + task.common_bytes,
         seconds=option.sum("seconds", which) + handing,
         first_batch_seconds=option.sum("first_batch_seconds", which)
-        + task.machine.task_seconds * 3
+        + (machine.start_seconds if which == "first" else machine.restart_seconds)
         + ordering,
         **total,
     )

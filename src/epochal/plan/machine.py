@@ -47,7 +47,10 @@ class Machine:
     ``scratch_free_bytes`` is 0 where no scratch may be written. Scratch that the page cache has
     room for goes at the speed of memory, more than `cache_bytes` at that of the device. Keys are
     those of the exact shuffle, evaluated for consecutive rows (``key_seconds``) or scattered ones
-    (``key_at_seconds``).
+    (``key_at_seconds``). A batch costs ``batch_seconds`` and each of its sources
+    ``part_seconds``, or, out of piles, ``pile_part_seconds``, however short its rows are; and a
+    pile ``pile_seconds``, each time it is dealt or served. Before the first batch threads start, in
+    the first epoch (``start_seconds``) and in later ones (``restart_seconds``).
     """
 
     threads: int = 2
@@ -65,6 +68,11 @@ class Machine:
     sort_seconds: float = 30e-9
     task_seconds: float = 60e-6
     batch_seconds: float = 15e-6
+    part_seconds: float = 12e-6
+    pile_part_seconds: float = 45e-6
+    pile_seconds: float = 400e-6
+    start_seconds: float = 4e-3
+    restart_seconds: float = 1e-3
 
     def of(self, source: str) -> Rates:
         """Rates of one source, typical ones where nothing was measured."""

@@ -187,16 +187,18 @@ def _record_cost(task: Task, record_bytes: int, n_buffers: int) -> int:
     return n_buffers * (record_bytes + INDEX_BYTES) + task.threads * DEAL_BYTES
 
 
-def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int) -> float:
-    """Sorting and copying records on all threads, and writing the spilled, the slower of both."""
+def _dealing_seconds(task: Task, name: str, n_records: int, spilled: int, n_parts: int) -> float:
+    """Sorting and copying records on all threads, and writing the spilled, the slower of both; and
+    what each part costs, a block or a pile, however small it is.
+    """
     machine = task.machine
     cpu = n_records * (machine.record_seconds + machine.of(name).take_seconds)
     writing = spilled / machine.scratch_rates(spilled, task.budget_bytes)[0]
-    return max((cpu + writing) / task.threads, writing)
+    return max((cpu + writing) / task.threads, writing) + n_parts * machine.pile_seconds
 
 
 def _serving_seconds(
-    task: Task, name: str, n_records: int, spilled: int, *, straight: bool
+    task: Task, name: str, n_records: int, spilled: int, n_piles: int, *, straight: bool
 ) -> float:
     """Reading piles; `straight` to their batches, or by way of a buffer, from which rows are
     taken.
@@ -206,9 +208,10 @@ def _serving_seconds(
     cpu = n_records * (machine.sort_seconds + COLD * taking)
     reading = spilled / machine.scratch_rates(spilled, task.budget_bytes)[1]
     if machine.is_cached(spilled, task.budget_bytes):
-        return (cpu + COLD * reading) / task.threads
-    # A device has all of a pile asked of it at once: threads make it no quicker.
-    return max((cpu + reading) / task.threads, reading)
+        seconds = (cpu + COLD * reading) / task.threads
+    else:  # a device has all of a pile asked of it at once: threads make it no quicker
+        seconds = max((cpu + reading) / task.threads, reading)
+    return seconds + n_piles * machine.pile_seconds
 
 
 def _first(
@@ -217,11 +220,13 @@ def _first(
     layout = task.layouts[name]
     chunks = _dealt_chunks(task, layout, feed)
     decoded = int(layout.chunk_row_counts[chunks].sum()) * layout.row_bytes
-    dealing = task.decode_seconds(name, decoded) + _dealing_seconds(task, name, n_records, spilled)
+    n_blocks = -(-layout.n_chunks // feed.block_chunks)
+    dealing = task.decode_seconds(name, decoded)
+    dealing += _dealing_seconds(task, name, n_records, spilled, n_blocks)
     if not feed.by_position:
         dealing += n_records * task.machine.key_seconds / task.threads
     straight = are_long(layout.row_bytes)
-    serving = _serving_seconds(task, name, n_records, spilled, straight=straight)
+    serving = _serving_seconds(task, name, n_records, spilled, feed.n_piles, straight=straight)
     return Prediction(
         read_bytes=int(layout.chunk_stored_bytes[chunks].sum()),
         decoded_bytes=decoded,
@@ -238,8 +243,8 @@ def _rolled(
     """The second epoch, which deals the first one's records before it deals its own, and each later
     one, whose records were dealt already.
     """
-    serving = _serving_seconds(task, name, n_records, spilled, straight=False)
-    dealing = _dealing_seconds(task, name, n_records, spilled)
+    serving = _serving_seconds(task, name, n_records, spilled, feed.n_piles, straight=False)
+    dealing = _dealing_seconds(task, name, n_records, spilled, feed.n_piles)
     if not feed.by_position:
         dealing += n_records * task.machine.key_at_seconds / task.threads
     reading = spilled / task.machine.scratch_rates(spilled, task.budget_bytes)[1]
