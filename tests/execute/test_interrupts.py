@@ -12,6 +12,7 @@ import scipy.sparse
 import epochal
 from epochal.errors import ChangedError, ScratchError
 from epochal.execute.scratch import ScratchFile
+from epochal.plan.machine import Machine, Rates
 
 N = 400
 X = np.random.default_rng(0).integers(0, 255, (N, 64)).astype("u1")
@@ -163,7 +164,9 @@ def test_an_epoch_that_is_over_does_not_fail_for_the_next_one(files, tmp_path):
 
 def test_scratch_that_gives_out_between_epochs_is_planned_without(files, monkeypatch):
     batches = made(files, "spool")
-    batches._planner.constrain(strategies=("spool", "rescan"))
+    slow = dict.fromkeys(("X", "y"), Rates(decode_bytes_per_s=1e6))
+    machine = Machine(threads=2, rates=slow, scratch_free_bytes=1 << 40)
+    batches._planner.constrain(strategies=("spool", "rescan"), machine=machine)
     assert batches.plan.strategy == "spool"
     check(batches)
     iteration = iter(batches)

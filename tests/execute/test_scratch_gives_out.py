@@ -311,7 +311,7 @@ def test_a_limit_of_the_system():
         rows = np.arange(60_000, dtype="<u4")
         store = ChunkedArrays({"y": (rows, 100)})
         ds = Dataset(store, store.sources)
-        slow = {"y": Rates(decode_bytes_per_s=1e7)}
+        slow = {"y": Rates(decode_bytes_per_s=1e6)}
         machine = Machine(threads=2, rates=slow, scratch_free_bytes=1 << 40)
         settings = Settings(1 << 20, 2, None, ("spool", "rescan"), machine)
         batches = ds._batches(

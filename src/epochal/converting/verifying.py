@@ -105,6 +105,8 @@ class Verification:
             verdict = "ok"
         elif self.bad:
             verdict = f"{len(self.bad)} bad chunks"
+        elif self.damage and all(each.startswith(TRANSFORMS) for each in self.damage):
+            verdict = "damaged"
         elif self.damage:
             verdict = (
                 "not what was noted: damaged, or changed by another program; if that was on "

@@ -174,6 +174,11 @@ class _Question:
         """Items at all positions that are left."""
         return int(self.ends[-1])
 
+    @cached_property
+    def view_items(self) -> int:
+        """Items of all rows of the view: no epoch has more, but of rows that are drawn again."""
+        return int(self.layout.lengths[view_rows(self.task.order)].sum())
+
     @property
     def widest(self) -> int:
         """Items of the longest row."""
@@ -368,9 +373,10 @@ def _spool(task: Task, name: str, share: int) -> Part:
         raise Infeasible(f"more than {MAX_PILES} piles would be needed: too little memory")
     pile_bytes = np.diff(q.ends[starts]) * q.item_bytes
     blocks = sum(-(-c.n_rows // run_items) + 1 for c in q.layout.columns.values())
-    table = 16 * blocks * max(n_piles, 1)
+    # Piles of other epochs may be fuller, and some more.
+    table = 16 * blocks * (n_piles + n_piles // 8 + 2)
     temporary = task.threads * 2 * q.run_bytes(run_items) + table
-    slabs = SLABS * int(pile_bytes.max(initial=0))
+    slabs = SLABS * min(pile_items, q.view_items) * q.item_bytes
     fixed = temporary + slabs
     if fixed > room:
         raise q.infeasible("the buffers of blocks and piles do not fit", places + fixed)
