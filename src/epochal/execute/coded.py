@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochal.execute.meter import Meter
-from epochal.stores.rows import read_rows_into
+from epochal.stores.rows import Located, locate_all, read_rows_into
 from epochal.stores.source import Source
 
 __all__ = ["KeptCoded"]
@@ -64,6 +64,12 @@ class KeptCoded:
                 some = places[low:high]
                 self._copy(rows[some], chunks[some], some - first, out)
             first, low = first + len(out), high
+
+    def locate_all(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
+        """Where rows that are read alone lie."""
+        yield from locate_all(self._source, rows)
 
     def _copy(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from epochal.execute.skip import Skipped
 from epochal.stores.ragged import AnySource, wrapped
-from epochal.stores.rows import read_into, read_rows_into
+from epochal.stores.rows import Located, locate_all, read_into, read_rows_into
 from epochal.stores.store import Source
 
 __all__ = ["Meter", "MeteredSource", "Stats"]
@@ -145,3 +145,9 @@ class MeteredSource:
         read_rows_into(self._source, rows, outs)
         n_bytes = sum(out.nbytes for out in outs)
         self._meter.count(n_bytes, n_bytes, 0, time.perf_counter() - began)
+
+    def locate_all(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[list[Located], NDArray[np.int64]] | None]:
+        """Where single rows lie: nothing is read, nor counted."""
+        yield from locate_all(self._source, rows)

@@ -19,7 +19,7 @@ RUN_BYTES = 256 << 10
 UNCACHED_BYTES = 2 << 20
 BLOCK_BYTES = 4096  # of devices: none has larger ones that must be heeded
 UNPAUSED = 1.5  # what is asked for all at once comes so much quicker than run by run
-SHARED = 3  # so many times what it takes else, a row waits for a device that loads the file
+SHARED = 5  # so many times what it takes else, a row waits for a device that loads the file
 COUNTED_ROWS = 1 << 20  # rows at a time whose chunks are looked at
 
 
