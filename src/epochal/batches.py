@@ -271,10 +271,11 @@ class Batches:
         if following is not None and following.scheme.epoch == self.epoch:
             self._order = following
         plan = self._planner.plan_from(self._order, start)
-        warm = self._pool is not None and self._pool.threads == plan.pool_threads
-        if not warm or self._pool is None:
+        pool = self._pool
+        warm = pool is not None and pool.threads == plan.pool_threads
+        if pool is None or not warm:
             self._close_pool()
-            self._pool = Pool(plan.pool_threads)
+            pool = self._pool = Pool(plan.pool_threads)
         rolls = not start and any(feed.roll for feed in plan.feeds)
         self._next_order = self._order.at(self.epoch + 1) if rolls else None
         kept, self._kept = self._kept, {}
@@ -284,7 +285,7 @@ class Batches:
             self._order,
             self._next_order,
             self._sources,
-            pool=self._pool,
+            pool=pool,
             meter=Meter(plan.strategy, held_bytes),
             scratch=self._planner.folder,
             finish=self._finish,

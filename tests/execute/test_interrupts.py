@@ -10,9 +10,11 @@ import pytest
 import scipy.sparse
 
 import epochal
+from epochal.dataset import Dataset
 from epochal.errors import ChangedError, ScratchError
 from epochal.execute.scratch import ScratchFile
 from epochal.plan.machine import Machine, Rates
+from epochal.testing.stores import ChunkedArrays, CountingSource, SourceStore
 
 N = 400
 X = np.random.default_rng(0).integers(0, 255, (N, 64)).astype("u1")
@@ -183,24 +185,25 @@ def test_scratch_that_gives_out_between_epochs_is_planned_without(files, monkeyp
     assert batches.stats.strategy == "rescan"
 
 
-def test_only_what_rolls_is_dealt_before_it_is_wanted(files, monkeypatch):
+def test_only_what_rolls_is_dealt_before_it_is_wanted():
     """A second source that is spooled from the file each epoch would deal all of it at the end of
     the last epoch that is wanted.
     """
-    batches = made(files, "spool")
-    check(batches)
-    reads = []
-    for source in batches._sources.values():
-        kind = type(source)
-        if not hasattr(kind.read, "counted"):
-            plain = kind.read
-
-            def read(self, start, stop, out, plain=plain):
-                reads.append((start, stop))
-                plain(self, start, stop, out)
-
-            read.counted = True
-            monkeypatch.setattr(kind, "read", read)
-    for _ in batches:
-        pass
-    assert reads == []
+    rows = np.arange(8000 * 64, dtype="u1").reshape(-1, 64)
+    arrays = {"X": (rows, 10), "y": (rows[::-1].copy(), 10)}
+    counting = {n: CountingSource(s) for n, s in ChunkedArrays(arrays).sources.items()}
+    ds = Dataset(SourceStore(counting), counting)
+    # To decode X costs more than to deal it again, to decode y costs nothing.
+    rates = {"X": Rates(decode_bytes_per_s=1e5), "y": Rates(decode_bytes_per_s=1e12)}
+    machine = Machine(threads=1, rates=rates, scratch_free_bytes=1 << 40)
+    batches = ds.batches("shuffled_sequential", 40, seed=1, memory="600KiB", threads=1)
+    batches._planner.constrain(strategies=("spool",), machine=machine)
+    feeds = batches.plan.feeds
+    assert [(feed.kind, feed.roll) for feed in feeds] == [("spool", True), ("spool", False)]
+    for _ in range(3):
+        iteration = iter(batches)
+        for _ in range(len(batches)):
+            next(iteration)
+        read = sum(counting["y"].chunks.values())
+        assert next(iteration, None) is None
+        assert sum(counting["y"].chunks.values()) == read

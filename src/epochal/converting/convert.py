@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,22 +242,17 @@ def check_memory(ds: Dataset, *, memory: int | str | None, threads: int | None) 
         ds.explain("sequential", step, memory=_reading_bytes(budget), threads=threads)
 
 
-class _shares:
+@contextmanager
+def _shares(budget: int) -> Iterator[None]:
     """A context in which an error of a part of the budget tells of the whole."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BudgetError):
-            reading = _reading_bytes(self._budget)
-            raise BudgetError(
-                f"of memory={sizes.show(self._budget)}, reading gets {sizes.show(reading)} and "
-                f"writing {sizes.show(self._budget - reading)}: {error}"
-            ) from error
+    try:
+        yield
+    except BudgetError as error:
+        reading = _reading_bytes(budget)
+        raise BudgetError(
+            f"of memory={sizes.show(budget)}, reading gets {sizes.show(reading)} and writing "
+            f"{sizes.show(budget - reading)}: {error}"
+        ) from error
 
 
 def _reading_bytes(budget: int) -> int:
